@@ -1,0 +1,3 @@
+module moult.example
+
+go 1.26.0

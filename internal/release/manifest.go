@@ -1,0 +1,78 @@
+package release
+
+import (
+	"crypto/sha256"
+	"encoding/hex"
+)
+
+// Digest is the SHA-256 of some bytes. The zero Digest means "not known yet".
+type Digest [sha256.Size]byte
+
+// String is the digest in lowercase hexadecimal.
+func (d Digest) String() string { return hex.EncodeToString(d[:]) }
+
+// Short is enough of the digest for a person to tell releases apart.
+func (d Digest) Short() string { return d.String()[:12] }
+
+// IsZero says that the digest is not known yet.
+func (d Digest) IsZero() bool { return d == Digest{} }
+
+// Type is what an entry of a manifest is. There are no others: devices,
+// sockets and FIFOs do not belong in a release.
+type Type byte
+
+// The types of an entry, as the letters that stand for them in a manifest.
+const (
+	File    Type = 'f'
+	Dir     Type = 'd'
+	Symlink Type = 'l'
+)
+
+// Manifest says everything about a release but its bytes.
+type Manifest struct {
+	Name    string // the product; "" if the release does not say
+	Version string // free text for people; "" if the release does not say
+
+	// Times says that modification times are part of what the release is, so
+	// that they count for its id and a file whose time alone differs is
+	// replaced. Otherwise times are kept when a file is copied, and a rebuilt
+	// tree of equal bytes is the same release.
+	Times bool
+
+	Hooks   Hooks
+	Entries []Entry // sorted by Path, bytewise; parents stand before children
+}
+
+// Hooks are the commands that the engine runs around a commit, by sh -c, as
+// the user who commits, in the target's directory.
+type Hooks struct {
+	Before  string // a failure refuses the commit; nothing has changed
+	After   string // a failure is reported with status 4
+	Timeout int64  // in nanoseconds, for each; 0 means 60 seconds
+}
+
+// Entry is one file, directory or symbolic link of a release.
+type Entry struct {
+	Path   string // slash-separated, relative, clean; any byte but NUL
+	Type   Type
+	Mode   uint32 // permission, set-id and sticky bits; 0 for a symbolic link
+	Owner  string // user name or decimal number; "" is whoever applies
+	Group  string // group name or decimal number; "" is the group of whoever applies
+	Size   int64  // bytes of a File
+	Digest Digest // of a File's bytes
+	Text   string // of a Symlink
+
+	// HardLink is the path of the first entry, in order, of the group of hard
+	// links that this File belongs to; "" for that first one and for files
+	// with one name.
+	HardLink string
+
+	// Xattrs are the extended attributes by full name: user.*,
+	// system.posix_acl_access, system.posix_acl_default and
+	// security.capability. Labels are not here: they are the host's policy.
+	Xattrs map[string]string
+
+	MTime  int64 // modification time, nanoseconds since 1970; 0 is not known
+	Sparse bool  // has holes, which are to stay
+	Keep   bool  // the user may change this file: never overwrite such a change
+}
