@@ -97,6 +97,11 @@ type File interface {
 	// Truncate sets the size; what is added reads as zeros and takes no blocks.
 	Truncate(size int64) error
 
+	// Lock takes an exclusive flock(2) on the file, without waiting, which lasts
+	// until Close or the end of the process. Whoever finds the file later can
+	// tell by it whether its maker is still at work. EWOULDBLOCK if it is held.
+	Lock() error
+
 	// StartSync asks the kernel to begin writing the file out, without waiting
 	// (sync_file_range(2)), so that a later SyncFS has less to wait for. It
 	// promises nothing.
