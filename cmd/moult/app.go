@@ -1,0 +1,164 @@
+package main
+
+import (
+	"errors"
+	"io"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
+
+	"moult.example/internal/deploy"
+	"moult.example/internal/disk"
+)
+
+// app is what all subcommands share: the world outside, and the flags that mean
+// the same everywhere.
+type app struct {
+	stdin          io.Reader
+	stdout, stderr io.Writer
+	getenv         func(string) string
+	args           []string // of the command line, for the history
+
+	json  bool // one JSON document instead of text
+	quiet bool // no progress, no remarks: errors only
+
+	disk     func(path string) (disk.FS, error) // nil is the real one
+	progress *progress
+	printed  bool // the result is out, so an error adds no second document
+}
+
+func newApp(stdin io.Reader, stdout, stderr io.Writer, environ []string) *app {
+	env := map[string]string{}
+	for _, pair := range environ {
+		name, value, _ := strings.Cut(pair, "=")
+		env[name] = value
+	}
+	a := &app{stdin: stdin, stdout: stdout, stderr: stderr, getenv: func(name string) string { return env[name] }}
+	a.progress = newProgress(a)
+	a.disk = faultyDisk(a)
+	return a
+}
+
+// The groups of the command list, in the order of the help.
+const (
+	groupReplace  = "replace"
+	groupLook     = "look"
+	groupMaintain = "maintain"
+	groupLearn    = "learn"
+)
+
+// newRootCommand is the tree of all commands. Help, completion and the man pages
+// are made from it.
+func newRootCommand(a *app) *cobra.Command {
+	root := &cobra.Command{
+		Use:   "moult",
+		Short: "replace executables and shared libraries while they run",
+		Long: `moult replaces executables and shared libraries while they run, as whole
+releases. After a crash, a kill or a power cut a target holds its old release
+or its new one; when moult reports success, the release is on the disk.`,
+		Example: `  moult apply ./build /opt/app      make a release live, in one step
+  moult rollback /opt/app           the one before, with the same inodes
+  moult install build/tool /usr/local/bin
+  moult status /opt/app`,
+		Annotations:   exits(),
+		SilenceErrors: true,
+		SilenceUsage:  true,
+		Args:          cobra.ArbitraryArgs, // an unknown command comes here
+		RunE: func(cmd *cobra.Command, args []string) error {
+			if len(args) > 0 {
+				return unknownCommand(cmd, args[0])
+			}
+			return cmd.Help()
+		},
+	}
+	root.PersistentFlags().BoolVar(&a.json, "json", false, "print one JSON document")
+	root.PersistentFlags().BoolVarP(&a.quiet, "quiet", "q", false, "no progress and no remarks")
+	root.Version = version()
+	root.SetVersionTemplate("moult {{.Version}}\n")
+	root.SetIn(a.stdin)
+	root.SetOut(a.stdout)
+	root.SetErr(a.stderr)
+	root.SetHelpFunc(help)
+	root.SetFlagErrorFunc(flagError)
+	root.CompletionOptions.DisableDefaultCmd = true
+
+	root.AddGroup(
+		&cobra.Group{ID: groupReplace, Title: "Replace"},
+		&cobra.Group{ID: groupLook, Title: "Look"},
+		&cobra.Group{ID: groupMaintain, Title: "Maintain"},
+		&cobra.Group{ID: groupLearn, Title: "Learn"},
+	)
+	add := func(group string, commands ...*cobra.Command) {
+		for _, c := range commands {
+			c.GroupID = group
+			c.DisableFlagsInUseLine = true
+			root.AddCommand(c)
+		}
+	}
+	add(groupReplace)
+	add(groupLook)
+	add(groupMaintain)
+	add(groupLearn, newVersionCommand(a), newCompletionCommand(a), newManCommand(a))
+	root.SetHelpCommand(newHelpCommand())
+	root.SetHelpCommandGroupID(groupLearn)
+	return root
+}
+
+// options are the engine's, as this command line has them.
+func (a *app) options(wait wait) deploy.Options {
+	return deploy.Options{
+		Wait:    time.Duration(wait),
+		OnEvent: a.progress.event,
+		Command: strings.Join(append([]string{"moult"}, a.args...), " "),
+		Disk:    a.disk,
+	}
+}
+
+// withTarget opens a target for the time of one job.
+func (a *app) withTarget(path string, wait wait, job func(*deploy.Target) error) error {
+	t, err := deploy.Open(path, a.options(wait))
+	if err != nil {
+		return err
+	}
+	err = job(t)
+	a.progress.finish()
+	return errors.Join(err, t.Close())
+}
+
+// wait is the value of --wait: how long to wait for a target on which another
+// moult is at work. Below zero is for ever.
+type wait time.Duration
+
+var _ pflag.Value = (*wait)(nil)
+
+// waitFlag gives a command its --wait.
+func waitFlag(flags *pflag.FlagSet, w *wait) {
+	flags.Var(w, "wait", "wait so `LONG` for a busy target: 30s, 5m, forever")
+}
+
+func (w *wait) Set(text string) error {
+	if text == "forever" {
+		*w = -1
+		return nil
+	}
+	d, err := time.ParseDuration(text)
+	if err != nil || d < 0 {
+		return errors.New("want a time such as 30s or 5m, or forever")
+	}
+	*w = wait(d)
+	return nil
+}
+
+func (w *wait) String() string {
+	switch {
+	case *w < 0:
+		return "forever"
+	case *w == 0:
+		return ""
+	}
+	return time.Duration(*w).String()
+}
+
+func (w *wait) Type() string { return "time" }

@@ -1,0 +1,144 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"strings"
+
+	"github.com/spf13/cobra"
+	"golang.org/x/sys/unix"
+
+	"moult.example/internal/deploy"
+)
+
+// The exit statuses. They are an interface: other programs branch on them.
+const (
+	statusDone        = 0
+	statusFailed      = 1
+	statusUsage       = 2
+	statusFound       = 3
+	statusUnfinished  = 4
+	statusBusy        = 5
+	statusInterrupted = 130
+)
+
+// statusText is what each status means, for the help.
+var statusText = map[int]string{
+	statusDone:        "done",
+	statusFailed:      "failed; nothing changed",
+	statusUsage:       "wrong usage",
+	statusFound:       "found something",
+	statusUnfinished:  "changed, but not finished or not healthy: see moult status",
+	statusBusy:        "busy: another moult holds the target",
+	statusInterrupted: "interrupted; nothing changed",
+}
+
+// usageError is a command line that cannot be meant.
+type usageError struct {
+	message string
+	hint    string
+}
+
+func (e *usageError) Error() string { return e.message }
+
+// errFound ends a command that looked and found something. What it found is
+// its result, so nothing more is said.
+var errFound = errors.New("found something")
+
+// errMissed ends a command that did what it could and has already said what it
+// could not do; the status is 1.
+var errMissed = errors.New("not everything was done")
+
+// diagnosis is everything that a failed command says.
+type diagnosis struct {
+	Error    string           `json:"error"`
+	Hint     string           `json:"hint,omitempty"`
+	Problems []deploy.Problem `json:"problems,omitempty"`
+	Status   int              `json:"status"`
+}
+
+// diagnose maps an error to the exit status and the way out. It is the only
+// place that does.
+func diagnose(err error) diagnosis {
+	d := diagnosis{Error: err.Error(), Status: statusFailed}
+	var usage *usageError
+	var refused *deploy.RefusedError
+	switch {
+	case errors.As(err, &usage):
+		d.Status, d.Hint = statusUsage, usage.hint
+	case errors.Is(err, errFound):
+		d.Status = statusFound
+	case errors.Is(err, deploy.ErrUnfinished):
+		d.Status, d.Hint = statusUnfinished, "moult recover finishes it, and so does the next command that writes"
+	case errors.Is(err, deploy.ErrCutShort):
+		d.Status, d.Hint = statusUnfinished, "moult recover finishes or undoes it; it can be run any number of times"
+	case errors.Is(err, deploy.ErrAfter):
+		d.Status, d.Hint = statusUnfinished, "moult status shows what is live; moult rollback goes back"
+	case errors.Is(err, deploy.ErrBusy):
+		d.Status, d.Hint = statusBusy, "--wait 30s waits for it"
+	case errors.Is(err, context.Canceled):
+		d.Status, d.Error = statusInterrupted, "interrupted, nothing has changed"
+	case errors.As(err, &refused):
+		d.Hint, d.Problems = refused.Hint(), refused.Problems
+	case errors.Is(err, deploy.ErrNoTarget):
+		d.Hint = "moult targets lists those of this host; moult apply makes one"
+	case errors.Is(err, deploy.ErrNoGeneration):
+		d.Hint = "moult status lists the generations"
+	case errors.Is(err, deploy.ErrNewer):
+		d.Hint = "use the moult that wrote it, or a newer one"
+	case errors.Is(err, unix.ENOSPC), errors.Is(err, unix.EDQUOT):
+		d.Hint = "moult gc frees what no process uses any more"
+	case errors.Is(err, fs.ErrPermission):
+		d.Hint = "run it as the user who owns the target, or as root"
+	}
+	return d
+}
+
+// report says on standard error what went wrong and returns the exit status.
+// With --json a command that has printed no result prints the error as its
+// document.
+func (a *app) report(cmd *cobra.Command, err error) int {
+	if err == nil {
+		return statusDone
+	}
+	d := diagnose(err)
+	if errors.Is(err, errFound) || errors.Is(err, errMissed) {
+		return d.Status
+	}
+	prefix := "moult: "
+	if cmd != nil && cmd.HasParent() {
+		prefix += strings.TrimPrefix(cmd.CommandPath(), cmd.Root().Name()+" ") + ": "
+	}
+	fmt.Fprintf(a.stderr, "%s%s\n", prefix, oneLine(d.Error))
+	if d.Hint != "" {
+		fmt.Fprintf(a.stderr, "moult: hint: %s\n", d.Hint)
+	}
+	if a.json && !a.printed {
+		if err := a.print(d, nil); err != nil {
+			fmt.Fprintf(a.stderr, "moult: %v\n", err)
+		}
+	}
+	return d.Status
+}
+
+// remark says something beside the result, on standard error.
+func (a *app) remark(format string, args ...any) {
+	if !a.quiet {
+		a.progress.finish()
+		fmt.Fprintf(a.stderr, "moult: "+format+"\n", args...)
+	}
+}
+
+// oneLine keeps errors that were joined on one line, and control characters of
+// file names off the terminal.
+func oneLine(s string) string {
+	s = strings.ReplaceAll(strings.TrimSpace(s), "\n", "; ")
+	return strings.Map(func(r rune) rune {
+		if r < ' ' || r == 0x7f {
+			return '?'
+		}
+		return r
+	}, s)
+}

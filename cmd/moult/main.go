@@ -1,0 +1,46 @@
+// Command moult replaces executables and shared libraries while they run, as
+// whole releases, and says which processes still run the old code.
+//
+// There is one file for each subcommand; it parses, calls the engine, prints,
+// and holds no rule. Results go to standard output, everything else to standard
+// error. Prefixes, hints and exit statuses belong to errors.go alone.
+package main
+
+import (
+	"context"
+	"io"
+	"os"
+	"os/signal"
+	"syscall"
+)
+
+func main() {
+	os.Exit(run(os.Args[1:], os.Stdin, os.Stdout, os.Stderr, os.Environ()))
+}
+
+// run is the whole program but for its process: it returns the exit status.
+//
+// The first SIGINT, SIGTERM or SIGHUP cancels the context, which stops whatever
+// has not passed the point of no return. Later ones are swallowed: a commit
+// that has begun takes milliseconds to finish and would have to be recovered
+// if it did not.
+func run(args []string, stdin io.Reader, stdout, stderr io.Writer, environ []string) int {
+	ctx, stop := signal.NotifyContext(context.Background(), stopSignals()...)
+	defer stop()
+	a := newApp(stdin, stdout, stderr, environ)
+	a.args = args
+	root := newRootCommand(a)
+	root.SetArgs(args)
+	cmd, err := root.ExecuteContextC(ctx)
+	a.progress.finish()
+	return a.report(cmd, err)
+}
+
+// stopSignals leaves out SIGHUP under nohup(1).
+func stopSignals() []os.Signal {
+	signals := []os.Signal{syscall.SIGINT, syscall.SIGTERM}
+	if !signal.Ignored(syscall.SIGHUP) {
+		signals = append(signals, syscall.SIGHUP)
+	}
+	return signals
+}

@@ -1,0 +1,113 @@
+package main
+
+import (
+	"fmt"
+	"strings"
+
+	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
+)
+
+// operands checks how many arguments there are that are not flags. Each name
+// stands for one, [NAME] for one that may be left out, NAME... for one or more.
+func operands(names ...string) cobra.PositionalArgs {
+	least, most := 0, 0
+	for _, name := range names {
+		switch {
+		case strings.HasSuffix(name, "..."):
+			least++
+			most = 1 << 30
+		case strings.HasPrefix(name, "["):
+			most++
+		default:
+			least++
+			most++
+		}
+	}
+	return func(cmd *cobra.Command, args []string) error {
+		if len(args) >= least && len(args) <= most {
+			return nil
+		}
+		want := strings.Join(names, " ")
+		if want == "" {
+			want = "no operands"
+		}
+		return &usageError{
+			message: fmt.Sprintf("want %s, got %d", want, len(args)),
+			hint:    "usage: " + cmd.UseLine() + "; more with " + cmd.CommandPath() + " --help",
+		}
+	}
+}
+
+// unknownCommand names the command that was meant, if one is near.
+func unknownCommand(cmd *cobra.Command, name string) error {
+	var names []string
+	for _, c := range cmd.Commands() {
+		if c.IsAvailableCommand() {
+			names = append(names, c.Name())
+		}
+	}
+	err := &usageError{message: fmt.Sprintf("unknown command %q", name), hint: "moult --help lists the commands"}
+	if near := nearest(name, names); near != "" {
+		err.hint = "did you mean moult " + near + "?"
+	}
+	return err
+}
+
+// flagError makes a usage error of what the flag parser says, and names the
+// flag that was meant, if one is near.
+func flagError(cmd *cobra.Command, err error) error {
+	usage := &usageError{message: err.Error(), hint: cmd.CommandPath() + " --help lists the flags"}
+	name, isUnknown := strings.CutPrefix(err.Error(), "unknown flag: --")
+	if !isUnknown {
+		return usage
+	}
+	var names []string
+	cmd.Flags().VisitAll(func(f *pflag.Flag) {
+		if !f.Hidden {
+			names = append(names, f.Name)
+		}
+	})
+	if near := nearest(name, names); near != "" {
+		usage.hint = "did you mean --" + near + "?"
+	}
+	return usage
+}
+
+// nearest is the one of names that is written most like name, or "" if none is
+// within two letters or begins with it.
+func nearest(name string, names []string) string {
+	best, bestDistance := "", 3
+	for _, candidate := range names {
+		d := distance(name, candidate)
+		if len(name) > 2 && strings.HasPrefix(candidate, name) {
+			d = min(d, 1)
+		}
+		if d < bestDistance && d < len(name) {
+			best, bestDistance = candidate, d
+		}
+	}
+	return best
+}
+
+// distance is how many letters have to be put in, left out or changed to make b
+// of a (Levenshtein).
+func distance(a, b string) int {
+	row := make([]int, len(b)+1)
+	for j := range row {
+		row[j] = j
+	}
+	for i := range len(a) {
+		diagonal := row[0]
+		row[0] = i + 1
+		for j := range len(b) {
+			change := diagonal
+			if a[i] != b[j] {
+				change++
+			}
+			diagonal = row[j+1]
+			row[j+1] = min(change, row[j]+1, row[j+1]+1)
+		}
+	}
+	return row[len(b)]
+}
