@@ -1,0 +1,95 @@
+package disktest
+
+import (
+	"fmt"
+	"os"
+	"path/filepath"
+	"runtime"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+
+	"golang.org/x/sys/unix"
+)
+
+// TempDir is t.TempDir in memory where there is such a place (/dev/shm), because
+// thousands of small trees are made and thrown away.
+func TempDir(t testing.TB) string {
+	t.Helper()
+	var st unix.Statfs_t
+	if unix.Statfs("/dev/shm", &st) != nil || st.Type != unix.TMPFS_MAGIC {
+		return t.TempDir()
+	}
+	dir, err := os.MkdirTemp("/dev/shm", "moult-test-")
+	if err != nil {
+		return t.TempDir()
+	}
+	t.Cleanup(func() { os.RemoveAll(dir) })
+	return dir
+}
+
+// Result is how a set of states went.
+type Result struct {
+	States int
+	Bad    []Failure // by the order of the states
+}
+
+// Failure is a state on which the check failed.
+type Failure struct {
+	State State
+	Err   error
+}
+
+// Try makes each state in a directory of its own and checks it, on all
+// processors at once. It returns the failures; a test of the seeded faults wants
+// some.
+func Try(t testing.TB, states []State, check func(dir string, s State) error) Result {
+	t.Helper()
+	top := TempDir(t)
+	result := Result{States: len(states)}
+	var mu sync.Mutex
+	var wg sync.WaitGroup
+	next := make(chan int)
+	for range runtime.GOMAXPROCS(0) {
+		wg.Go(func() {
+			for n := range next {
+				if err := tryOne(top, n, states[n], check); err != nil {
+					mu.Lock()
+					result.Bad = append(result.Bad, Failure{states[n], err})
+					mu.Unlock()
+				}
+			}
+		})
+	}
+	for n := range states {
+		next <- n
+	}
+	close(next)
+	wg.Wait()
+	slices.SortStableFunc(result.Bad, func(a, b Failure) int { return a.State.First - b.State.First })
+	return result
+}
+
+func tryOne(top string, n int, s State, check func(dir string, s State) error) error {
+	above := filepath.Join(top, fmt.Sprint(n)) // its own, so that the check may work beside the tree
+	dir := filepath.Join(above, "tree")
+	if err := os.MkdirAll(dir, 0o755); err != nil {
+		return err
+	}
+	defer os.RemoveAll(above)
+	if err := s.Materialize(dir); err != nil {
+		return err
+	}
+	return check(dir, s)
+}
+
+// String tells the number of states and the first failures.
+func (r Result) String() string {
+	var b strings.Builder
+	fmt.Fprintf(&b, "%d states, %d bad", r.States, len(r.Bad))
+	for _, f := range r.Bad[:min(len(r.Bad), 5)] {
+		fmt.Fprintf(&b, "\n%s\n\t%s", f.State, strings.ReplaceAll(f.Err.Error(), "\n", "\n\t"))
+	}
+	return b.String()
+}
