@@ -1,0 +1,91 @@
+# make          build ./moult
+# make demo     replace a running C++ service, check it, roll it back
+# make test     install what the tests need, then what CI runs
+# make check    what CI runs, without installing anything
+# make install  moult installs itself below PREFIX (and DESTDIR)
+
+GO      ?= go
+PREFIX  ?= /usr/local
+DESTDIR ?=
+bindir  ?= $(PREFIX)/bin
+mandir  ?= $(PREFIX)/share/man
+unitdir ?= $(PREFIX)/lib/systemd/system
+
+# Go from its own archive is often not in root's PATH.
+export PATH := $(PATH):/usr/local/go/bin
+
+VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo devel)
+LDFLAGS  = -s -w -X main.buildVersion=$(VERSION)
+BUILD    = CGO_ENABLED=0 $(GO) build -trimpath -buildvcs=false -ldflags '$(LDFLAGS)'
+
+# How long each target of make fuzz runs; in make check it is three seconds.
+FUZZTIME ?= 2m
+
+.PHONY: all build cross demo test check vet staticcheck unit fuzz fuzz-short bench man completion units install clean
+
+all: build
+
+build:
+	$(BUILD) -o moult ./cmd/moult
+
+# The other architecture has to build too; it is the one that nobody here runs.
+cross:
+	GOOS=linux GOARCH=arm64 $(BUILD) -o /dev/null ./cmd/moult
+
+demo:
+	scripts/setup demo
+	$(MAKE) build
+	MOULT="$(CURDIR)/moult" examples/service/demo.sh
+
+test:
+	scripts/setup test
+	$(MAKE) check
+
+# The tests come last, so that what they say is the last thing to read.
+check: build cross vet staticcheck fuzz-short unit
+
+vet:
+	$(GO) vet ./...
+	$(GO) vet -tags faults ./cmd/moult
+
+staticcheck:
+	$(GO) tool staticcheck ./...
+
+unit:
+	$(GO) test -race -shuffle=on -timeout 12m ./...
+
+fuzz-short:
+	scripts/fuzz 3s
+
+fuzz:
+	scripts/fuzz $(FUZZTIME)
+
+bench: build
+	$(GO) run ./internal/bench -moult "$(CURDIR)/moult"
+
+man: build
+	mkdir -p out/man
+	./moult man out/man
+
+completion: build
+	mkdir -p out/completion
+	./moult completion bash > out/completion/moult
+	./moult completion zsh > out/completion/_moult
+	./moult completion fish > out/completion/moult.fish
+
+units:
+	mkdir -p out/units
+	for unit in packaging/*.service packaging/*.timer; do \
+		sed 's|@bindir@|$(bindir)|' $$unit > out/units/$${unit##*/}; \
+	done
+
+install: man completion units
+	./moult install -D -m 755 -t "$(DESTDIR)$(bindir)" moult
+	./moult install -D -m 644 -t "$(DESTDIR)$(mandir)/man1" out/man/*.1
+	./moult install -D -m 644 -t "$(DESTDIR)$(PREFIX)/share/bash-completion/completions" out/completion/moult
+	./moult install -D -m 644 -t "$(DESTDIR)$(PREFIX)/share/zsh/site-functions" out/completion/_moult
+	./moult install -D -m 644 -t "$(DESTDIR)$(PREFIX)/share/fish/vendor_completions.d" out/completion/moult.fish
+	./moult install -D -m 644 -t "$(DESTDIR)$(unitdir)" out/units/*
+
+clean:
+	rm -rf moult out
