@@ -76,3 +76,29 @@ type Entry struct {
 	Sparse bool  // has holes, which are to stay
 	Keep   bool  // the user may change this file: never overwrite such a change
 }
+
+// Find returns the entry with that path, or nil. The entries must be sorted, as
+// [Manifest.Check] demands.
+func (m *Manifest) Find(path string) *Entry { return find(m.Entries, path) }
+
+func find(entries []Entry, path string) *Entry {
+	if i := search(entries, path); i < len(entries) && entries[i].Path == path {
+		return &entries[i]
+	}
+	return nil
+}
+
+// search returns where path is or would be. (slices.BinarySearchFunc would copy
+// an entry for each step.)
+func search(entries []Entry, path string) int {
+	lo, hi := 0, len(entries)
+	for lo < hi {
+		mid := int(uint(lo+hi) >> 1)
+		if entries[mid].Path < path {
+			lo = mid + 1
+		} else {
+			hi = mid
+		}
+	}
+	return lo
+}

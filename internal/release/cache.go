@@ -1,0 +1,228 @@
+package release
+
+import (
+	"bytes"
+	"crypto/sha256"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"strings"
+	"time"
+)
+
+// A Cache remembers the digests of files by what stat(2) said of them, in the
+// manner of git's index, so that what has not changed is not read again. It is
+// for one goroutine at a time.
+//
+// # When it is right
+//
+// A write gives a file a new change time, which no program can set: putting the
+// size and the modification time back does not help. But the clock of change
+// times has ticks, so a write in the same tick as an earlier one, and after the
+// look at the file, would go unseen (git calls such entries racily clean). So
+// [Cache.Store] takes an entry only if the file had last changed at least a
+// tick, with a margin, before it was looked at. A file that has just been
+// written is read again the next time, or stored after the margin has passed.
+//
+// One writer is never seen: one that has mapped the file, writes to a page that
+// it has already made dirty, and has not been written back in between; the
+// kernel moves the times on the first such write only. No stat cache can know
+// better. Where that matters, do without the cache.
+type Cache struct {
+	root    cacheRoot
+	entries []cacheEntry
+	index   map[string]int
+}
+
+// cacheRoot is the directory that the paths of a cache are relative to.
+type cacheRoot struct {
+	path     string
+	dev, ino uint64
+}
+
+type cacheEntry struct {
+	path   string
+	stat   Stat
+	digest Digest
+	used   bool // since the cache was loaded
+}
+
+const (
+	cacheMagic = "moult-cache "
+	cacheFixed = 5*8 + sha256.Size // bytes of an entry after its path
+)
+
+// NewCache returns an empty cache.
+func NewCache() *Cache { return &Cache{index: map[string]int{}} }
+
+// Bind says which directory the paths are relative to. A cache of another one
+// is emptied.
+func (c *Cache) Bind(path string, dev, ino uint64) {
+	root := cacheRoot{path, dev, ino}
+	if c.root != root {
+		*c = *NewCache()
+		c.root = root
+	}
+}
+
+// Lookup returns the digest of the file at path, whose stat(2) is st now, if the
+// cache knows it.
+func (c *Cache) Lookup(path string, st Stat) (Digest, bool) {
+	i, ok := c.index[path]
+	if !ok || c.entries[i].stat != st {
+		return Digest{}, false
+	}
+	c.entries[i].used = true
+	return c.entries[i].digest, true
+}
+
+// Store remembers that the file at path has that digest. Its stat(2) was st at
+// the moment seen or later, before its bytes were read, and still is; or the
+// caller has written the bytes, and knows that nobody else has, until it looked.
+// What could change unseen is not remembered (see [Cache]).
+func (c *Cache) Store(path string, st Stat, d Digest, seen time.Time) {
+	if !st.settled(seen) || d.IsZero() {
+		c.Forget(path)
+		return
+	}
+	i, ok := c.index[path]
+	if !ok {
+		i = len(c.entries)
+		c.entries = append(c.entries, cacheEntry{path: strings.Clone(path)})
+		c.index[c.entries[i].path] = i
+	}
+	c.entries[i].stat, c.entries[i].digest, c.entries[i].used = st, d, true
+}
+
+// Forget drops what is remembered of a file.
+func (c *Cache) Forget(path string) {
+	if i, ok := c.index[path]; ok {
+		delete(c.index, path)
+		c.entries[i] = cacheEntry{}
+	}
+}
+
+// Sweep drops the files that were neither found nor stored since the cache was
+// loaded, which is right after a pass over all files.
+func (c *Cache) Sweep() {
+	for i := range c.entries {
+		if e := &c.entries[i]; !e.used {
+			c.Forget(e.path)
+		}
+	}
+}
+
+// Len is the number of files that are remembered.
+func (c *Cache) Len() int { return len(c.index) }
+
+// Encode returns the cache as bytes for [LoadCache].
+func (c *Cache) Encode() []byte {
+	b := make([]byte, 0, 128+len(c.root.path)+(cacheFixed+64)*len(c.index))
+	b = fmt.Appendf(b, "%s%d\n", cacheMagic, formatNumber)
+	b = appendString(b, c.root.path)
+	b = binary.LittleEndian.AppendUint64(b, c.root.dev)
+	b = binary.LittleEndian.AppendUint64(b, c.root.ino)
+	b = binary.LittleEndian.AppendUint64(b, uint64(len(c.index)))
+	for i := range c.entries {
+		e := &c.entries[i]
+		if e.path == "" {
+			continue // forgotten
+		}
+		b = appendString(b, e.path)
+		for _, n := range [...]uint64{e.stat.Dev, e.stat.Ino, uint64(e.stat.Size), uint64(e.stat.MTime), uint64(e.stat.CTime)} {
+			b = binary.LittleEndian.AppendUint64(b, n)
+		}
+		b = append(b, e.digest[:]...)
+	}
+	sum := sha256.Sum256(b)
+	return append(b, sum[:]...)
+}
+
+func appendString(b []byte, s string) []byte {
+	return append(binary.AppendUvarint(b, uint64(len(s))), s...)
+}
+
+// LoadCache reads what [Cache.Encode] has written. Damaged bytes, or those of a
+// newer moult ([ErrNewer]), are an error and an empty cache, which works as
+// well, only slower.
+func LoadCache(b []byte) (*Cache, error) {
+	c := NewCache()
+	if err := c.load(b); err != nil {
+		return NewCache(), fmt.Errorf("cache: %w", err)
+	}
+	return c, nil
+}
+
+var errCache = errors.New("it is damaged")
+
+func (c *Cache) load(b []byte) error {
+	first, _, ok := bytes.Cut(b[:min(len(b), 40)], []byte("\n"))
+	if !ok {
+		return errCache
+	}
+	if err := checkFormat(string(first), cacheMagic); err != nil {
+		return err
+	}
+	if len(b) < len(first)+1+sha256.Size {
+		return errCache
+	}
+	body, sum := b[:len(b)-sha256.Size], b[len(b)-sha256.Size:]
+	if got := sha256.Sum256(body); !bytes.Equal(got[:], sum) {
+		return errCache
+	}
+	r := cacheReader{b: body[len(first)+1:]}
+	c.root = cacheRoot{r.string(), r.uint64(), r.uint64()}
+	n := r.uint64()
+	if r.bad || n > uint64(len(r.b)/(cacheFixed+1)) {
+		return errCache
+	}
+	c.entries = make([]cacheEntry, n)
+	c.index = make(map[string]int, n)
+	for i := range c.entries {
+		e := &c.entries[i]
+		e.path = r.string()
+		e.stat = Stat{r.uint64(), r.uint64(), int64(r.uint64()), int64(r.uint64()), int64(r.uint64())}
+		copy(e.digest[:], r.take(sha256.Size))
+		c.index[e.path] = i
+		if e.path == "" || e.digest.IsZero() {
+			return errCache
+		}
+	}
+	if r.bad || len(r.b) != 0 || len(c.index) != len(c.entries) {
+		return errCache
+	}
+	return nil
+}
+
+// cacheReader takes pieces from the front of b; once one is missing, bad.
+type cacheReader struct {
+	b   []byte
+	bad bool
+}
+
+func (r *cacheReader) take(n uint64) []byte {
+	if n > uint64(len(r.b)) {
+		r.b, r.bad = nil, true
+		return nil
+	}
+	p := r.b[:n]
+	r.b = r.b[n:]
+	return p
+}
+
+func (r *cacheReader) uint64() uint64 {
+	if p := r.take(8); p != nil {
+		return binary.LittleEndian.Uint64(p)
+	}
+	return 0
+}
+
+func (r *cacheReader) string() string {
+	n, size := binary.Uvarint(r.b)
+	if size <= 0 {
+		r.bad = true
+		return ""
+	}
+	r.b = r.b[size:]
+	return string(r.take(n))
+}
