@@ -74,6 +74,12 @@ func (j *juggler) name() string { return jugglerNames[j.rng.IntN(len(jugglerName
 
 func (j *juggler) step(t testing.TB) {
 	meta := disk.Meta{UID: -1, GID: -1, Mode: []uint32{0o644, 0o755, 0o700, 0o4755}[j.rng.IntN(4)], MTime: time.Unix(int64(j.rng.IntN(1e9)), 5)}
+	if os.Geteuid() == 0 && j.rng.IntN(2) == 0 {
+		meta.UID, meta.GID, meta.KeepMode = j.rng.IntN(3)-1, j.rng.IntN(3)-1, j.rng.IntN(2) == 0
+	}
+	if j.rng.IntN(4) == 0 {
+		meta.Xattrs = map[string]string{"user.number": fmt.Sprint(j.rng.IntN(9))}
+	}
 	switch j.rng.IntN(14) {
 	case 0, 1:
 		f, err := j.fs.Create(j.name())
