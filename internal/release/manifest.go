@@ -3,6 +3,8 @@ package release
 import (
 	"crypto/sha256"
 	"encoding/hex"
+	"slices"
+	"strings"
 )
 
 // Digest is the SHA-256 of some bytes. The zero Digest means "not known yet".
@@ -101,4 +103,8 @@ func search(entries []Entry, path string) int {
 		}
 	}
 	return lo
+}
+
+func sortEntries(entries []Entry) {
+	slices.SortFunc(entries, func(a, b Entry) int { return strings.Compare(a.Path, b.Path) })
 }

@@ -179,7 +179,7 @@ func (p *parser) entry(line []byte, e *Entry) error {
 }
 
 func (p *parser) fields(f *[8][]byte, e *Entry) error {
-	if len(f[0]) != 1 {
+	if !is(f[0], "f") && !is(f[0], "d") && !is(f[0], "l") {
 		return fmt.Errorf("type %.20q is not known", f[0])
 	}
 	e.Type = Type(f[0][0])
