@@ -147,9 +147,6 @@ func (l *lab) compile(ctx context.Context, cc []string, p part) error {
 			"-Wl,--enable-new-dtags", "-Wl,-rpath,$ORIGIN/../lib")
 	}
 	if out, err := l.tool(ctx, cc[0], args...); err != nil {
-		if ctx.Err() != nil {
-			return ctx.Err()
-		}
 		return &CompilerError{strings.Join(cc, " "), firstLineOf(out), err}
 	}
 	return nil

@@ -15,6 +15,7 @@
 package lab
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"os"
@@ -101,7 +102,7 @@ func Run(ctx context.Context, opt Options) (*Report, error) {
 	l.total = 1 + len(chosen)*len(steps)
 	l.step("compile")
 	if err := l.build(ctx); err != nil {
-		return nil, err
+		return nil, cmp.Or(ctx.Err(), err) // what the end of ctx has cut short is no news
 	}
 	l.done++
 	for i := range chosen {
@@ -114,11 +115,12 @@ func Run(ctx context.Context, opt Options) (*Report, error) {
 		row := Row{Method: l.method.name, Title: l.method.title, Command: l.method.people()}
 		for _, s := range steps {
 			l.step(s.name)
-			if err := s.try(ctx, l, &row); err != nil {
-				return nil, fmt.Errorf("%s: %s: %w", l.method.title, s.name, err)
+			err := s.try(ctx, l, &row)
+			if ctx.Err() != nil {
+				return nil, ctx.Err()
 			}
-			if err := ctx.Err(); err != nil {
-				return nil, err
+			if err != nil {
+				return nil, fmt.Errorf("%s: %s: %w", l.method.title, s.name, err)
 			}
 			l.done++
 		}

@@ -70,7 +70,7 @@ func (r *Report) lying() section {
 	s := section{
 		title: "What the file is afterwards",
 		head:  []string{"", "inode", "mode", "owner", "other\nhard links", "old file's\nspace"},
-		notes: fmt.Sprintf("A library in use of 1.1 MB. The old file has mode %04o, the new one %04o, and "+
+		notes: fmt.Sprintf("A library is replaced. The old file has mode %04o, the new one %04o, and "+
 			"each an owner of its own; root runs the tool:", oldMode, newMode),
 		terms: [][2]string{
 			{"kept", "as the old file; of its space: for a rollback, or as a backup"},
@@ -80,7 +80,7 @@ func (r *Report) lying() section {
 		},
 	}
 	if !r.Root {
-		s.notes = fmt.Sprintf("A library in use of 1.1 MB. The old file has mode %04o, the new one %04o; "+
+		s.notes = fmt.Sprintf("A library is replaced. The old file has mode %04o, the new one %04o; "+
 			"owners cannot differ without root:", oldMode, newMode)
 		s.terms = slices.Delete(s.terms, 2, 3)
 	}
