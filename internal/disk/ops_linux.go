@@ -163,7 +163,10 @@ func (r *Root) Remove(name string) error {
 // SetMeta implements [FS].
 func (r *Root) SetMeta(name string, m Meta) error {
 	if name == "." {
-		return r.pathError("setmeta", name, setMetaFd(r.fd, m))
+		if err := setMetaFd(r.fd, m); err != nil {
+			return r.pathError("setmeta", name, err)
+		}
+		return nil
 	}
 	return r.at("setmeta", name, func(dir int, base string) error {
 		var st unix.Stat_t
