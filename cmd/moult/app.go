@@ -62,7 +62,7 @@ or its new one; when moult reports success, the release is on the disk.`,
   moult rollback /opt/app           the one before, with the same inodes
   moult install build/tool /usr/local/bin
   moult status /opt/app`,
-		Annotations:   exits(),
+		Annotations:   exits(statusFound, statusUnfinished, statusBusy),
 		SilenceErrors: true,
 		SilenceUsage:  true,
 		Args:          cobra.ArbitraryArgs, // an unknown command comes here
@@ -75,6 +75,8 @@ or its new one; when moult reports success, the release is on the disk.`,
 	}
 	root.PersistentFlags().BoolVar(&a.json, "json", false, "print one JSON document")
 	root.PersistentFlags().BoolVarP(&a.quiet, "quiet", "q", false, "no progress and no remarks")
+	root.PersistentFlags().BoolP("help", "h", false, "print this help")
+	root.Flags().Bool("version", false, "print the version")
 	root.Version = version()
 	root.SetVersionTemplate("moult {{.Version}}\n")
 	root.SetIn(a.stdin)
@@ -97,10 +99,10 @@ or its new one; when moult reports success, the release is on the disk.`,
 			root.AddCommand(c)
 		}
 	}
-	add(groupReplace)
-	add(groupLook)
-	add(groupMaintain)
-	add(groupLearn, newVersionCommand(a), newCompletionCommand(a), newManCommand(a))
+	add(groupReplace, newInstallCommand(a), newApplyCommand(a), newStageCommand(a), newCommitCommand(a), newRollbackCommand(a), newRecoverCommand(a))
+	add(groupLook, newStatusCommand(a), newHistoryCommand(a), newVerifyCommand(a), newDiffCommand(a), newTargetsCommand(a))
+	add(groupMaintain, newGCCommand(a), newPinCommand(a), newForgetCommand(a))
+	add(groupLearn, newLabCommand(a), newVersionCommand(a), newCompletionCommand(a), newManCommand(a))
 	root.SetHelpCommand(newHelpCommand())
 	root.SetHelpCommandGroupID(groupLearn)
 	return root

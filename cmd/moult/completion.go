@@ -36,17 +36,22 @@ targets. Packages put it where the shell looks; by hand, load it as below.`,
 }
 
 // completeTarget offers the registered targets where a command wants one, as
-// its n-th operand, and lets the shell offer files elsewhere.
-func completeTarget(n int) func(*cobra.Command, []string, string) ([]string, cobra.ShellCompDirective) {
-	return func(_ *cobra.Command, args []string, _ string) ([]string, cobra.ShellCompDirective) {
+// its n-th operand, and lets the shell offer files.
+func completeTarget(n int) cobra.CompletionFunc {
+	return func(cmd *cobra.Command, args []string, text string) ([]string, cobra.ShellCompDirective) {
 		if len(args) != n {
 			return nil, cobra.ShellCompDirectiveDefault
 		}
-		var paths []string
-		targets, _ := deploy.Targets("") // a damaged entry is no reason to offer none
-		for _, t := range targets {
-			paths = append(paths, string(t.Path))
-		}
-		return paths, cobra.ShellCompDirectiveDefault
+		return completeTargets(cmd, args, text)
 	}
+}
+
+// completeTargets is completeTarget for every operand.
+func completeTargets(*cobra.Command, []string, string) ([]string, cobra.ShellCompDirective) {
+	var paths []string
+	targets, _ := deploy.Targets("") // a damaged entry is no reason to offer none
+	for _, t := range targets {
+		paths = append(paths, string(t.Path))
+	}
+	return paths, cobra.ShellCompDirectiveDefault
 }

@@ -78,6 +78,8 @@ func diagnose(err error) diagnosis {
 		d.Status, d.Hint = statusUnfinished, "moult status shows what is live; moult rollback goes back"
 	case errors.Is(err, deploy.ErrBusy):
 		d.Status, d.Hint = statusBusy, "--wait 30s waits for it"
+	case errors.Is(err, deploy.ErrInstallPartly):
+		d.Status, d.Hint = statusUnfinished, "run it again: it is safe to repeat"
 	case errors.Is(err, context.Canceled):
 		d.Status, d.Error = statusInterrupted, "interrupted, nothing has changed"
 	case errors.As(err, &refused):

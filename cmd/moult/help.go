@@ -39,7 +39,6 @@ func help(cmd *cobra.Command, _ []string) {
 	if cmd.HasAvailableSubCommands() {
 		helpCommands(w, cmd)
 	}
-	cmd.InitDefaultHelpFlag()
 	helpFlags(w, "Flags", cmd.LocalNonPersistentFlags())
 	everywhere := pflag.NewFlagSet("", pflag.ContinueOnError)
 	everywhere.AddFlagSet(cmd.Root().PersistentFlags())

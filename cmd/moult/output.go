@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"strconv"
+	"strings"
 	"text/tabwriter"
 	"time"
 )
@@ -36,7 +37,8 @@ func (a *app) print(v any, human func(io.Writer)) error {
 	return nil
 }
 
-// document is v, which must be a struct or a map, with the schema number first.
+// document is v, which must be a struct or a map, with the schema number first
+// if it does not carry one itself.
 func document(v any) ([]byte, error) {
 	var body bytes.Buffer
 	enc := json.NewEncoder(&body)
@@ -48,9 +50,12 @@ func document(v any) ([]byte, error) {
 	if !isObject {
 		return nil, fmt.Errorf("%T is no JSON object", v)
 	}
-	whole := fmt.Appendf(nil, `{"schema":%d`, schema)
-	if string(fields) != "}" {
-		whole = append(whole, ',')
+	whole := []byte("{")
+	if !bytes.HasPrefix(fields, []byte(`"schema":`)) {
+		whole = fmt.Appendf(whole, `"schema":%d`, schema)
+		if string(fields) != "}" {
+			whole = append(whole, ',')
+		}
 	}
 	whole = append(whole, fields...)
 	var out bytes.Buffer
@@ -63,7 +68,8 @@ func document(v any) ([]byte, error) {
 
 // table writes rows in columns; cells are separated by tabs.
 func table(w io.Writer, rows func(row func(cells ...any))) {
-	tw := tabwriter.NewWriter(w, 0, 8, 2, ' ', 0)
+	var b bytes.Buffer
+	tw := tabwriter.NewWriter(&b, 0, 8, 2, ' ', 0)
 	rows(func(cells ...any) {
 		for i, c := range cells {
 			if i > 0 {
@@ -74,6 +80,9 @@ func table(w io.Writer, rows func(row func(cells ...any))) {
 		fmt.Fprintln(tw)
 	})
 	tw.Flush()
+	for line := range strings.Lines(b.String()) {
+		fmt.Fprintln(w, strings.TrimRight(line, " \n"))
+	}
 }
 
 // size writes bytes for people: 999 B, 1.2 kB, 35 MB.

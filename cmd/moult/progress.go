@@ -24,18 +24,21 @@ type progress struct {
 func newProgress(a *app) *progress { return &progress{app: a} }
 
 // event takes a step of the engine.
-func (p *progress) event(e deploy.Event) {
+func (p *progress) event(e deploy.Event) { p.show(e.Job, e.Bytes, e.AllBytes) }
+
+// show says how far a job is; all is 0 as long as nobody knows how much it is.
+func (p *progress) show(job string, done, all int64) {
 	if !p.wanted() {
 		return
 	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if p.bar == nil || p.job != e.Job {
+	if p.bar == nil || p.job != job {
 		p.clear()
-		p.job = e.Job
+		p.job = job
 		p.bar = progressbar.NewOptions64(-1,
 			progressbar.OptionSetWriter(p.app.stderr),
-			progressbar.OptionSetDescription(e.Job),
+			progressbar.OptionSetDescription(job),
 			progressbar.OptionShowBytes(true),
 			progressbar.OptionSetWidth(24),
 			progressbar.OptionThrottle(100*time.Millisecond),
@@ -43,14 +46,10 @@ func (p *progress) event(e deploy.Event) {
 			progressbar.OptionSetRenderBlankState(false),
 		)
 	}
-	if e.AllBytes > 0 && p.bar.GetMax64() != e.AllBytes {
-		p.bar.ChangeMax64(e.AllBytes)
+	if all > 0 {
+		p.bar.ChangeMax64(all + 1) // a full bar draws no more
 	}
-	// A full bar is finished and draws no more, so the last byte is kept back
-	// until finish.
-	if done := min(e.Bytes, e.AllBytes-1); done > 0 {
-		_ = p.bar.Set64(done) // the terminal may go away; the job goes on
-	}
+	_ = p.bar.Set64(done) // the terminal may go away; the job goes on
 }
 
 // finish takes the line away.

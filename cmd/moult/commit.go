@@ -1,0 +1,51 @@
+package main
+
+import (
+	"fmt"
+	"strconv"
+
+	"github.com/spf13/cobra"
+
+	"moult.example/internal/deploy"
+)
+
+func newCommitCommand(a *app) *cobra.Command {
+	var o deploy.CommitOptions
+	var w wait
+	c := &cobra.Command{
+		Use:   "commit [FLAGS] TARGET [GENERATION]",
+		Short: "make a staged generation live",
+		Long: `Make a generation live that moult stage has made ready: the newest, or the one
+of that number. It takes milliseconds: there is nothing left that could run out
+of space or be refused.`,
+		Example: `  moult stage ./build /opt/app && moult commit /opt/app
+  moult commit --wait 30s /opt/app 42`,
+		Annotations:       exits(statusUnfinished, statusBusy),
+		Args:              operands("TARGET", "[GENERATION]"),
+		ValidArgsFunction: completeTarget(0),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			if len(args) == 2 {
+				var err error
+				if o.Generation, err = generationNumber(args[1]); err != nil {
+					return err
+				}
+			}
+			return a.withTarget(args[0], w, func(t *deploy.Target) error {
+				return a.printResult(t.Commit(cmd.Context(), o))
+			})
+		},
+	}
+	c.Flags().StringVar(&o.Name, "name", "", "the product `NAME`, where several share the target")
+	c.Flags().BoolVar(&o.NoHooks, "no-hooks", false, "run no hook, no ldconfig and no systemctl")
+	c.Flags().BoolVar(&o.Packaged, "packaged", false, "replace files of the system's packages too")
+	waitFlag(c.Flags(), &w)
+	return c
+}
+
+func generationNumber(text string) (int, error) {
+	n, err := strconv.Atoi(text)
+	if err != nil || n < 0 {
+		return 0, &usageError{message: fmt.Sprintf("%q is not the number of a generation", text), hint: "moult status lists them"}
+	}
+	return n, nil
+}

@@ -1,0 +1,134 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"strconv"
+	"strings"
+
+	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
+
+	"moult.example/internal/deploy"
+)
+
+func newGCCommand(a *app) *cobra.Command {
+	var o deploy.GCOptions
+	var all bool
+	var w wait
+	c := &cobra.Command{
+		Use:   "gc [FLAGS] TARGET...",
+		Short: "remove generations that nobody needs",
+		Long: `Remove generations that retention does not ask for. The live one, the one
+before, pinned ones, those that a process uses and one that was live a minute
+ago always stay. Every commit does this at its end.`,
+		Example: `  moult gc /opt/app
+  moult gc --dry-run --generations 2 /opt/app
+  moult gc --all`,
+		Annotations:       exits(statusUnfinished, statusBusy),
+		ValidArgsFunction: completeTargets,
+		Args:              targetsOrAll(&all),
+	}
+	c.RunE = func(cmd *cobra.Command, args []string) error {
+		var v struct {
+			Targets []deploy.Collection `json:"targets"`
+		}
+		v.Targets = []deploy.Collection{}
+		errs := a.eachTarget(args, all, w, func(t *deploy.Target) error {
+			names, err := products(t, o.Name)
+			if err != nil {
+				return err
+			}
+			for _, name := range names {
+				one := o
+				one.Name = name
+				got, err := t.GC(cmd.Context(), one)
+				if err != nil {
+					return err
+				}
+				if got.Recovered != nil {
+					a.remark("%s", recoveredText(*got.Recovered))
+				}
+				v.Targets = append(v.Targets, got)
+			}
+			return nil
+		})
+		if len(v.Targets) == 0 && len(errs) > 0 {
+			return errors.Join(errs...)
+		}
+		err := a.print(v, func(w io.Writer) {
+			for _, got := range v.Targets {
+				writeCollection(w, got, o.DryRun)
+			}
+		})
+		return errors.Join(append(errs, err)...)
+	}
+	c.Flags().StringVar(&o.Name, "name", "", "the product `NAME`, where several share the target")
+	c.Flags().BoolVar(&all, "all", false, "all targets of this host")
+	c.Flags().BoolVarP(&o.DryRun, "dry-run", "n", false, "say what would go, change nothing")
+	retentionFlags(c.Flags(), &o.Retention)
+	waitFlag(c.Flags(), &w)
+	return c
+}
+
+func writeCollection(w io.Writer, c deploy.Collection, dry bool) {
+	gone := "collected"
+	if dry {
+		gone = "would collect"
+	}
+	what := "nothing"
+	if len(c.Collected) > 0 {
+		what = "generation " + numbers(c.Collected)
+	}
+	fmt.Fprintf(w, "%s%s: %s %s", c.Target.Quoted(), inBrackets(c.Name), gone, what)
+	if c.FreedBytes > 0 {
+		fmt.Fprintf(w, ", %s", size(c.FreedBytes))
+	}
+	fmt.Fprintln(w)
+	writePaths(w, "removed, no longer in use", c.Removed)
+	for _, k := range c.Kept {
+		fmt.Fprintf(w, "  kept %d: %s", k.Generation, k.Why)
+		if len(k.PIDs) > 0 {
+			fmt.Fprintf(w, " by pid %s", numbers(k.PIDs))
+		}
+		fmt.Fprintln(w)
+	}
+}
+
+func inBrackets(s string) string {
+	if s == "" {
+		return ""
+	}
+	return " (" + s + ")"
+}
+
+// retentionFlags give a command what says how much is kept.
+func retentionFlags(flags *pflag.FlagSet, r *deploy.Retention) {
+	flags.IntVar(&r.Generations, "generations", 0, "keep `N` generations beside pinned ones (default 3)")
+	flags.Var((*byteCount)(&r.Bytes), "max-size", "keep at most `SIZE` of retired ones: 800M, 2G")
+}
+
+// byteCount is a flag's number of bytes, with the suffixes of 1024 that du(1)
+// and truncate(1) take.
+type byteCount int64
+
+func (b *byteCount) Set(text string) error {
+	number := strings.TrimRight(text, "KMGT")
+	factor, known := map[string]int64{"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30, "T": 1 << 40}[text[len(number):]]
+	n, err := strconv.ParseInt(number, 10, 64)
+	if err != nil || !known || n < 0 || n > (1<<62)/factor {
+		return errors.New("want a number of bytes, or with K, M, G or T")
+	}
+	*b = byteCount(n * factor)
+	return nil
+}
+
+func (b *byteCount) String() string {
+	if *b == 0 {
+		return ""
+	}
+	return strconv.FormatInt(int64(*b), 10)
+}
+
+func (b *byteCount) Type() string { return "size" }

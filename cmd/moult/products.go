@@ -1,0 +1,67 @@
+package main
+
+import (
+	"github.com/spf13/cobra"
+
+	"moult.example/internal/deploy"
+)
+
+// targetsOrAll wants targets or --all, and not both.
+func targetsOrAll(all *bool) cobra.PositionalArgs {
+	some := operands("TARGET...")
+	return func(cmd *cobra.Command, args []string) error {
+		if !*all {
+			return some(cmd, args)
+		}
+		if len(args) > 0 {
+			return &usageError{message: "want targets or --all, not both"}
+		}
+		return nil
+	}
+}
+
+// eachTarget does a job for the targets that are named, or for all of this
+// host. One that fails keeps none of the others from it.
+func (a *app) eachTarget(paths []string, all bool, w wait, job func(*deploy.Target) error) []error {
+	var errs []error
+	if all {
+		targets, err := deploy.Targets("")
+		if err != nil {
+			errs = append(errs, err)
+		}
+		for _, t := range targets {
+			paths = append(paths, string(t.Path))
+		}
+	}
+	for _, path := range paths {
+		if err := a.withTarget(path, w, job); err != nil {
+			errs = append(errs, err)
+		}
+	}
+	return errs
+}
+
+// products are the names of what a target holds; a name picks one.
+func products(t *deploy.Target, name string) ([]string, error) {
+	if name != "" {
+		return []string{name}, nil
+	}
+	all, err := t.Status("")
+	var names []string
+	for _, s := range all {
+		names = append(names, s.Name)
+	}
+	return names, err
+}
+
+// cutShort is how a command that only reads ends on a target where an earlier
+// command was cut short.
+func cutShort(t *deploy.Target, name string) error {
+	all, err := t.Status(name)
+	for _, s := range all {
+		if s.CutShort {
+			return deploy.ErrCutShort
+		}
+	}
+	return err
+}

@@ -1,0 +1,41 @@
+package main
+
+import (
+	"github.com/spf13/cobra"
+
+	"moult.example/internal/deploy"
+)
+
+func newRollbackCommand(a *app) *cobra.Command {
+	o := deploy.RollbackOptions{Generation: -1}
+	var w wait
+	c := &cobra.Command{
+		Use:   "rollback [FLAGS] TARGET [GENERATION]",
+		Short: "make an earlier generation live again",
+		Long: `Make an earlier generation live again: the one that was live before this one,
+or the one of that number. It is verified first, byte for byte. Processes that
+still run its files are no longer stale: they are the same inodes.`,
+		Example: `  moult rollback /opt/app
+  moult rollback /opt/app 40
+  moult rollback --dry-run /opt/app    can it be done?`,
+		Annotations:       exits(statusUnfinished, statusBusy),
+		Args:              operands("TARGET", "[GENERATION]"),
+		ValidArgsFunction: completeTarget(0),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			if len(args) == 2 {
+				var err error
+				if o.Generation, err = generationNumber(args[1]); err != nil {
+					return err
+				}
+			}
+			return a.withTarget(args[0], w, func(t *deploy.Target) error {
+				return a.printResult(t.Rollback(cmd.Context(), o))
+			})
+		},
+	}
+	c.Flags().StringVar(&o.Name, "name", "", "the product `NAME`, where several share the target")
+	c.Flags().BoolVarP(&o.DryRun, "dry-run", "n", false, "verify that it can be done, change nothing")
+	c.Flags().BoolVar(&o.NoHooks, "no-hooks", false, "run no hook, no ldconfig and no systemctl")
+	waitFlag(c.Flags(), &w)
+	return c
+}

@@ -1,0 +1,91 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"moult.example/internal/deploy"
+)
+
+func newStatusCommand(a *app) *cobra.Command {
+	var name string
+	c := &cobra.Command{
+		Use:   "status [FLAGS] [TARGET...]",
+		Short: "what is live in a target, and what is kept",
+		Long: `Show what is live in each target, who made it live and when, and which
+generations are kept; without operands, for all targets of this host. It takes
+no lock and writes nothing.`,
+		Example: `  moult status /opt/app
+  moult status --json`,
+		Annotations:       exits(statusUnfinished),
+		ValidArgsFunction: completeTargets,
+		RunE: func(_ *cobra.Command, args []string) error {
+			var v struct {
+				Targets []deploy.Status `json:"targets"`
+			}
+			v.Targets = []deploy.Status{}
+			errs := a.eachTarget(args, len(args) == 0, 0, func(t *deploy.Target) error {
+				all, err := t.Status(name)
+				v.Targets = append(v.Targets, all...)
+				for _, s := range all {
+					if s.CutShort {
+						err = errors.Join(err, fmt.Errorf("%s: %w", s.Target.Quoted(), deploy.ErrCutShort))
+					}
+				}
+				return err
+			})
+			if len(v.Targets) == 0 && len(errs) > 0 {
+				return errors.Join(errs...)
+			}
+			err := a.print(v, func(w io.Writer) {
+				for i, s := range v.Targets {
+					if i > 0 {
+						fmt.Fprintln(w)
+					}
+					writeStatus(w, s)
+				}
+			})
+			return errors.Join(append(errs, err)...)
+		},
+	}
+	c.Flags().StringVar(&name, "name", "", "the product `NAME`, where several share the target")
+	return c
+}
+
+func writeStatus(w io.Writer, s deploy.Status) {
+	fmt.Fprintf(w, "%s (%s)", s.Target.Quoted(), s.Layout)
+	if s.Live < 0 {
+		fmt.Fprintf(w, ": nothing is live%s\n", identity(s.Name, "", ""))
+	} else {
+		fmt.Fprintf(w, ": %s is live%s\n", generation(s.Live), identity(s.Name, s.Version, s.Release))
+		fmt.Fprintf(w, "  since %s, by %s\n", when(s.Since), orDash(s.By))
+	}
+	if s.Busy != "" {
+		fmt.Fprintf(w, "  busy: another moult is at work%s\n", s.Busy)
+	}
+	if s.CutShort {
+		fmt.Fprintf(w, "  cut short: moult recover %s finishes it\n", s.Target.Quoted())
+	}
+	writePaths(w, "still in use, so removed by a later gc", s.Deferred)
+	if len(s.Generations) == 0 {
+		return
+	}
+	table(w, func(row func(...any)) {
+		row("  GENERATION", "STATE", "RELEASE", "VERSION", "FILES", "SIZE", "STAGED")
+		for _, g := range s.Generations {
+			state := []string{g.State}
+			if g.Pinned {
+				state = append(state, "pinned")
+			}
+			if g.Adopted {
+				state = append(state, "adopted")
+			}
+			row(fmt.Sprintf("  %d", g.Number), strings.Join(state, ", "), short(g.Release),
+				orDash(oneLine(g.Version)), g.Files, size(g.Bytes), when(g.Staged))
+		}
+	})
+}
