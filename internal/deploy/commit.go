@@ -1,0 +1,319 @@
+package deploy
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+
+	"moult.example/internal/release"
+)
+
+// CommitOptions say how a generation is made live.
+type CommitOptions struct {
+	Name       string
+	Generation int  // 0 or less: the newest that was staged and never committed
+	NoHooks    bool // run no hook, ldconfig or systemctl
+	Packaged   bool // replace files of the system's package manager too
+}
+
+func contains(list []string, s string) bool { return slices.Contains(list, s) }
+
+// Apply stages a release and commits it.
+//
+// When it returns without an error, the release is live and on the disk. An
+// error that is ErrUnfinished or ErrAfter says that something changed; any
+// other says that nothing did. ctx is looked at for the last time just before
+// the journal is written: from there the commit finishes.
+func (t *Target) Apply(ctx context.Context, rel *release.Release, o ApplyOptions) (Result, error) {
+	return t.deliver(ctx, rel, o, true)
+}
+
+// Stage makes a generation of a release, complete and durable, and changes
+// nothing that anybody sees. A generation that was staged before and never
+// committed is dropped.
+func (t *Target) Stage(ctx context.Context, rel *release.Release, o ApplyOptions) (Result, error) {
+	return t.deliver(ctx, rel, o, false)
+}
+
+// Plan says what Apply would do. It writes nothing.
+func (t *Target) Plan(ctx context.Context, rel *release.Release, o ApplyOptions) (Plan, error) {
+	s, err := t.choose(rel, o)
+	if err != nil {
+		return Plan{}, err
+	}
+	p, err := t.makePlan(ctx, s, rel, o)
+	if err != nil {
+		return Plan{}, err
+	}
+	if err := rel.Complete(ctx); err != nil {
+		return Plan{}, err
+	}
+	r := p.report()
+	r.Release = p.m.ID().String()
+	r.CutShort = s.cutShort()
+	return r, nil
+}
+
+func (t *Target) deliver(ctx context.Context, rel *release.Release, o ApplyOptions, commit bool) (res Result, err error) {
+	if layout, err := t.readLayout(); err != nil {
+		return res, err
+	} else if layout == "" {
+		// A refusal must not leave a .moult where there was none.
+		s, err := t.choose(rel, o)
+		if err != nil {
+			return res, err
+		}
+		p, err := t.makePlan(ctx, s, rel, o)
+		if err != nil {
+			return res, err
+		}
+		if len(p.problems) > 0 {
+			return res, &RefusedError{p.problems}
+		}
+	}
+	unlock, err := t.lock(ctx)
+	if err != nil {
+		return res, err
+	}
+	defer unlock()
+	s, err := t.choose(rel, o)
+	if err != nil {
+		return res, err
+	}
+	recovered, err := s.recoverLocked()
+	if err != nil {
+		return res, err
+	}
+	p, err := t.makePlan(ctx, s, rel, o)
+	if err != nil {
+		return res, err
+	}
+	res, err = p.run(ctx, commit)
+	if recovered != nil && !recovered.Nothing {
+		res.Recovered = recovered
+	}
+	return res, err
+}
+
+// choose finds the books of the product that a release is of, or says what they
+// would be.
+func (t *Target) choose(rel *release.Release, o ApplyOptions) (*state, error) {
+	layout, err := t.readLayout()
+	if err != nil {
+		return nil, err
+	}
+	name := o.Name
+	if name == "" {
+		name = rel.Manifest.Name
+	}
+	if name != "" && !cleanName(name) {
+		return nil, refuse("", fmt.Sprintf("%q cannot be the name of a product", name), "letters, digits and . _ + -, not first a dot")
+	}
+	if layout == "" {
+		if layout, err = t.firstLayout(o); err != nil {
+			return nil, err
+		}
+	} else if o.Layout != "" && o.Layout != layout {
+		return nil, refuse("", fmt.Sprintf("%s has the layout %s already", t.path, layout), "moult forget it first, then apply with the other layout")
+	} else if o.Adopt && layout == Shared {
+		return nil, refuse("", t.path+" is a shared target of moult's already", "moult forget it first, then apply --adopt")
+	}
+	if layout == Owned {
+		s := &state{t: t, layout: Owned, dir: dotMoult, name: name}
+		return s, t.checkOwnedName(s)
+	}
+	if name, err = t.sharedName(name); err != nil {
+		return nil, err
+	}
+	return &state{t: t, layout: Shared, name: name, dir: dotMoult + "/" + name}, nil
+}
+
+// firstLayout decides for a target that has none yet.
+func (t *Target) firstLayout(o ApplyOptions) (Layout, error) {
+	strangers, err := t.strangers()
+	if err != nil {
+		return "", err
+	}
+	switch {
+	case o.Layout == Shared && o.Adopt:
+		return "", refuse("", "only an owned target adopts", "drop --adopt or --layout shared")
+	case o.Layout != "" || len(strangers) > 0 && !o.Adopt:
+		if o.Layout == Owned {
+			return Owned, nil
+		}
+		return Shared, nil
+	}
+	return Owned, nil
+}
+
+func (t *Target) checkOwnedName(s *state) error {
+	live, err := s.live()
+	if err != nil || live == noGeneration {
+		if s.name == "" {
+			s.name = t.defaultName()
+		}
+		return err
+	}
+	info, err := s.info(live)
+	if err != nil {
+		return err
+	}
+	if s.name == "" {
+		s.name = info.Name
+	}
+	if info.Name != "" && s.name != info.Name {
+		return refuse("", fmt.Sprintf("%s holds %s, not %s: an owned target is for one product", t.path, info.Name, s.name),
+			"give the other product its own directory, or say --name "+info.Name)
+	}
+	return nil
+}
+
+// sharedName is the product's name in a shared target: a release that does not
+// say may only go where there is no doubt.
+func (t *Target) sharedName(name string) (string, error) {
+	if name != "" {
+		return name, nil
+	}
+	names, _ := t.names()
+	switch fallback := t.defaultName(); {
+	case len(names) == 0 || len(names) == 1 && names[0] == fallback:
+		return fallback, nil
+	default:
+		return "", refuse("", fmt.Sprintf("%s holds %s, and this release does not say what it is", t.path, slices.Sorted(slices.Values(names))),
+			"say it with --name, or name in moult.toml")
+	}
+}
+
+// defaultName is what a product is called if nobody says: as its target.
+func (t *Target) defaultName() string {
+	name := []byte("")
+	base := t.path[len(parentOf(t.path)):]
+	for _, c := range []byte(base) {
+		if cleanName("x" + string(c)) {
+			name = append(name, c)
+		}
+	}
+	if !cleanName(string(name)) {
+		return "default"
+	}
+	return string(name)
+}
+
+// run does the work of a plan, under the lock.
+func (p *plan) run(ctx context.Context, commit bool) (Result, error) {
+	s := p.s
+	res := Result{Schema: 1, Target: Path(s.t.path), Layout: s.layout, Name: s.name, From: p.live, Generation: p.live, Job: "apply"}
+	if !commit {
+		res.Job = "stage"
+	}
+	if len(p.problems) > 0 {
+		return res, &RefusedError{p.problems}
+	}
+	if p.same() {
+		return p.nothingToDo(ctx, res)
+	}
+	if err := s.setUp(); err != nil {
+		return res, err
+	}
+	if err := p.readLive(); err != nil {
+		return res, err // a shared target has its generation 0 by now
+	}
+	if err := s.t.register(); err != nil {
+		return res, err
+	}
+	n, err := p.stage(ctx)
+	if err != nil {
+		return res, err
+	}
+	p.count(&res)
+	res.Release, res.Version, res.Warnings = p.m.ID().String(), p.m.Version, p.warnings
+	if !commit {
+		res.Generation = n
+		r := s.t.newRecord("stage", p.live, n)
+		r.Release, r.Version = res.Release, res.Version
+		return res, s.record(r)
+	}
+	res.From = p.live
+	err = s.commitLocked(ctx, n, &res, commitHow{job: jobCommit, noHooks: p.opts.NoHooks, adopt: p.adopt})
+	if err != nil && !errors.Is(err, ErrUnfinished) && !errors.Is(err, ErrAfter) {
+		if err2 := s.removeGeneration(n); err2 != nil {
+			err = errors.Join(err, err2)
+		}
+		return res, err
+	}
+	if err == nil {
+		res.Collected, res.Warnings = s.collectAfter(ctx, p.opts.Retention, res.Warnings)
+	}
+	return res, err
+}
+
+// nothingToDo ends a job whose release is live already.
+func (p *plan) nothingToDo(ctx context.Context, res Result) (Result, error) {
+	res.Unchanged, res.Release, res.Version, res.Warnings = true, p.m.ID().String(), p.m.Version, p.warnings
+	p.count(&res)
+	return res, nil
+}
+
+func (p *plan) count(res *Result) {
+	for i := range p.steps {
+		st := &p.steps[i]
+		if st.act == actKeep {
+			res.Kept = append(res.Kept, Path(st.is))
+			if st.besideMe {
+				res.New = append(res.New, Path(st.is+newSuffix))
+			}
+		}
+		if st.e.Type == release.Dir {
+			continue
+		}
+		switch {
+		case st.act != actCopy:
+			res.Same++
+		case st.found == nil:
+			res.Added++
+		case st.why == "" && st.e.Keep:
+			res.Same++
+		default:
+			res.Replaced++
+		}
+		if st.act == actCopy && st.e.HardLink == "" {
+			res.CopyBytes += st.e.Size
+		}
+	}
+	for _, e := range p.removed {
+		if e.Type != release.Dir {
+			res.Removed++
+		}
+	}
+	res.Mended = p.mended
+}
+
+// stage makes the generation of a plan and returns its number.
+func (p *plan) stage(ctx context.Context) (int, error) {
+	s := p.s
+	if err := s.dropUncommitted(); err != nil {
+		return 0, err
+	}
+	n, err := s.next()
+	if err != nil {
+		return 0, err
+	}
+	b := newStager(p, n)
+	if s.layout == Owned {
+		err = b.stageOwned(ctx)
+	} else {
+		err = b.stageShared(ctx)
+	}
+	if err == nil {
+		err = ctx.Err()
+	}
+	if err == nil {
+		err = b.publish()
+	}
+	if err != nil {
+		return 0, b.dropStage(fmt.Errorf("stage: %w", err))
+	}
+	b.afterStage()
+	return n, nil
+}

@@ -1,0 +1,84 @@
+package deploy
+
+import (
+	"context"
+
+	"moult.example/internal/release"
+)
+
+// compareManifests lists what differs between two releases, in the order of
+// their paths: what to add, to replace, and last what to remove.
+func compareManifests(old, m *release.Manifest, times bool) []Change {
+	var changes []Change
+	for i := range m.Entries {
+		e := &m.Entries[i]
+		was := old.Find(e.Path)
+		if was == nil {
+			changes = append(changes, Change{Action: "add", Path: Path(e.Path), Bytes: e.Size})
+			continue
+		}
+		if why := entriesDiffer(e, was, times || m.Times); why != "" {
+			changes = append(changes, Change{Action: "replace", Path: Path(e.Path), Why: why, Bytes: e.Size})
+		}
+	}
+	for i := range old.Entries {
+		if e := &old.Entries[i]; m.Find(e.Path) == nil {
+			changes = append(changes, Change{Action: "remove", Path: Path(e.Path)})
+		}
+	}
+	return changes
+}
+
+// entriesDiffer compares two entries of releases, whose owners are names.
+func entriesDiffer(e, was *release.Entry, times bool) string {
+	if e.Owner != was.Owner {
+		return "owner"
+	}
+	if e.Group != was.Group {
+		return "group"
+	}
+	if e.HardLink != was.HardLink {
+		return "hard links"
+	}
+	a, b := *e, *was
+	a.Owner, a.Group, b.Owner, b.Group = "0", "0", "0", "0"
+	return differs(&a, 0, 0, &b, times)
+}
+
+// Comparison is how a release differs from what is live in a target.
+type Comparison struct {
+	Schema     int      `json:"schema"`
+	Target     Path     `json:"target"`
+	Name       string   `json:"name"`
+	Generation int      `json:"generation"` // that is live; -1 for none
+	Live       string   `json:"live,omitempty"`
+	Release    string   `json:"release"`
+	Same       bool     `json:"same"`
+	Changes    []Change `json:"changes"`
+}
+
+// Diff compares a release with the live one, manifest by manifest; what others
+// have done to the target's files is for Verify.
+func (t *Target) Diff(ctx context.Context, rel *release.Release, o ApplyOptions) (Comparison, error) {
+	s, err := t.choose(rel, o)
+	if err != nil {
+		return Comparison{}, err
+	}
+	if err := rel.Complete(ctx); err != nil {
+		return Comparison{}, err
+	}
+	c := Comparison{Schema: 1, Target: Path(t.path), Name: s.name, Generation: noGeneration, Release: rel.Manifest.ID().String()}
+	old := &release.Manifest{}
+	if c.Generation, err = s.live(); err != nil {
+		return c, err
+	}
+	if c.Generation != noGeneration {
+		if old, err = s.manifest(c.Generation); err != nil {
+			return c, err
+		}
+		c.Live = old.ID().String()
+	}
+	c.Changes = compareManifests(old, rel.Manifest, o.Times)
+	c.Same = len(c.Changes) == 0
+	return c, nil
+}

@@ -1,0 +1,246 @@
+package deploy
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"moult.example/internal/release"
+)
+
+// commitHow is what a commit needs to know beside the generation.
+type commitHow struct {
+	job     string // jobCommit, jobRollback, jobAdopt
+	noHooks bool
+	adopt   []string
+	ops     []op // shared: nil are those that were staged
+	wait    []op // shared: removals for gc
+}
+
+// Commit makes a staged generation the live one. The errors are those of Apply.
+func (t *Target) Commit(ctx context.Context, o CommitOptions) (Result, error) {
+	return t.locked(ctx, o.Name, func(s *state, res *Result) error {
+		res.Job = "commit"
+		n, err := s.staged(o.Generation)
+		if err != nil {
+			return err
+		}
+		info, err := s.info(n)
+		if err != nil {
+			return err
+		}
+		if info.Base != res.From && s.layout == Shared {
+			return refuse("", fmt.Sprintf("generation %d was staged over generation %d, but %d is live now", n, info.Base, res.From), "stage it again")
+		}
+		if err := s.summarise(n, res); err != nil {
+			return err
+		}
+		return s.commitLocked(ctx, n, res, commitHow{job: jobCommit, noHooks: o.NoHooks})
+	})
+}
+
+// locked runs a job that writes, on a target that is there: lock, recover, do.
+func (t *Target) locked(ctx context.Context, name string, do func(s *state, res *Result) error) (res Result, err error) {
+	if layout, err := t.readLayout(); err != nil || layout == "" {
+		return res, errors.Join(err, fmt.Errorf("%s: %w", t.path, ErrNoTarget))
+	}
+	unlock, err := t.lock(ctx)
+	if err != nil {
+		return res, err
+	}
+	defer unlock()
+	s, err := t.state(name)
+	if err != nil {
+		return res, err
+	}
+	res = Result{Schema: 1, Target: Path(t.path), Layout: s.layout, Name: s.name}
+	recovered, err := s.recoverLocked()
+	if err != nil {
+		return res, err
+	}
+	if !recovered.Nothing {
+		res.Recovered = recovered
+	}
+	if res.From, err = s.live(); err != nil {
+		return res, err
+	}
+	res.Generation = res.From
+	return res, do(s, &res)
+}
+
+// staged finds the generation to commit: n, or the newest that was never live.
+func (s *state) staged(n int) (int, error) {
+	ns, err := s.generations()
+	if err != nil {
+		return 0, err
+	}
+	if n > 0 {
+		for _, have := range ns {
+			if have == n {
+				return n, nil
+			}
+		}
+		return 0, fmt.Errorf("%s: %d: %w", s.t.path, n, ErrNoGeneration)
+	}
+	if len(ns) > 0 && !s.committed(ns[len(ns)-1]) {
+		return ns[len(ns)-1], nil
+	}
+	return 0, fmt.Errorf("%s: nothing is staged: %w", s.t.path, ErrNoGeneration)
+}
+
+// committed says that a generation is live, or was.
+func (s *state) committed(n int) bool {
+	live, err := s.live()
+	return err != nil || n == live || exists(s.abs(s.books(genDir(n))+"/committed"))
+}
+
+// summarise fills in what a generation is and how it differs from the live one.
+func (s *state) summarise(n int, res *Result) error {
+	m, err := s.manifest(n)
+	if err != nil {
+		return err
+	}
+	old := &release.Manifest{}
+	if res.From != noGeneration {
+		if old, err = s.manifest(res.From); err != nil {
+			return err
+		}
+	}
+	res.Release, res.Version = m.ID().String(), m.Version
+	for _, c := range compareManifests(old, m, false) {
+		switch c.Action {
+		case "add":
+			res.Added++
+		case "replace":
+			res.Replaced++
+		case "remove":
+			res.Removed++
+		}
+	}
+	for i := range m.Entries {
+		if m.Entries[i].Type != release.Dir {
+			res.Same++
+		}
+	}
+	res.Same -= res.Added + res.Replaced
+	return nil
+}
+
+// commitLocked is the one way in which a generation becomes live: check, run
+// the hook before, write the journal, do what it says, settle.
+func (s *state) commitLocked(ctx context.Context, n int, res *Result, how commitHow) error {
+	m, err := s.manifest(n)
+	if err != nil {
+		return err
+	}
+	if len(how.adopt) > 0 {
+		how.job = jobAdopt
+		if err := s.makeGenerationZero(how.adopt); err != nil {
+			return fmt.Errorf("adopt: %w", err)
+		}
+	}
+	j := s.newJournal(how.job, res.From, n, m)
+	j.NoHooks, j.Ops, j.Defer = how.noHooks, how.ops, how.wait
+	for _, name := range how.adopt {
+		j.Adopt = append(j.Adopt, Path(name))
+	}
+	if s.layout == Shared && how.ops == nil {
+		if j.Ops, j.Defer, err = s.stagedOps(ctx, n); err != nil {
+			return err
+		}
+	}
+	if err := s.readyToCommit(n, m, j); err != nil {
+		return err
+	}
+	if !how.noHooks && m.Hooks.Before != "" {
+		if err := s.runHook(ctx, "before", m.Hooks.Before, m, j); err != nil {
+			return err
+		}
+	}
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	if err := s.decide(j); err != nil {
+		// It may have reached the disk or not; with it gone, nothing is decided.
+		return errors.Join(fmt.Errorf("journal: %w", err), s.undecide())
+	}
+	j.fresh = true
+	done, err := s.finish(j)
+	if err != nil && !done.switched {
+		if err2 := s.undo(j, done); err2 != nil {
+			return fmt.Errorf("%w: %w; and to take it back: %w", ErrUnfinished, err, err2)
+		}
+		_ = s.record(s.undoneRecord(j, err))
+		return fmt.Errorf("commit: %w (taken back: nothing has changed)", err)
+	}
+	if err != nil {
+		return fmt.Errorf("%w: %w", ErrUnfinished, err)
+	}
+	res.Generation, res.Conflicts, res.Deferred = n, done.conflicts, done.deferred
+	warnings, err := s.settle(j, m, done, "")
+	res.Warnings = append(res.Warnings, warnings...)
+	return err
+}
+
+func (s *state) undoneRecord(j *journal, cause error) Record {
+	r := s.t.newRecord(j.Job, j.From, j.From)
+	r.Release, r.Version, r.Result, r.Note = j.Release, j.Version, "undone", cause.Error()
+	return r
+}
+
+// outcome is what has become of a journal.
+type outcome struct {
+	switched  bool // past undoing: the new release is what people get
+	conflicts []Path
+	deferred  []Path
+	opsDone   int // shared: so many operations were done by this process
+}
+
+// finish does what a journal says, from wherever it was cut short.
+func (s *state) finish(j *journal) (out outcome, err error) {
+	switch {
+	case j.Job == jobForget:
+		return outcome{switched: true}, s.finishForget(j)
+	case s.layout == Owned:
+		out.conflicts, out.switched, err = s.finishOwned(j)
+		return out, err
+	}
+	return s.finishShared(j)
+}
+
+// undo takes back what finish has done, when it failed before the switch.
+func (s *state) undo(j *journal, done outcome) error {
+	if s.layout == Owned {
+		return s.undoOwned(j)
+	}
+	return s.undoShared(j, done.opsDone)
+}
+
+// settle ends a commit that is visible and durable: history, what runs after
+// it, and last the journal goes. What runs after it runs at least once, also
+// when the machine goes down meanwhile.
+func (s *state) settle(j *journal, m *release.Manifest, done outcome, note string) (warnings []string, err error) {
+	if !j.NoHooks {
+		warnings, err = s.runAfter(j, m)
+	}
+	r := s.t.newRecord(j.Job, j.From, j.Generation)
+	r.Release, r.Version, r.Note = j.Release, j.Version, note
+	if note != "" {
+		r.Command, r.User = j.Command, j.User
+	}
+	if len(done.conflicts) > 0 {
+		r.Result = "conflict"
+	} else if err != nil {
+		r.Result, r.Note = "after-failed", err.Error()
+	}
+	if err2 := errors.Join(s.record(r), s.undecide()); err2 != nil {
+		return warnings, fmt.Errorf("%w: %w", ErrUnfinished, err2)
+	}
+	if err != nil {
+		return warnings, fmt.Errorf("%w: %w", ErrAfter, err)
+	}
+	if len(done.conflicts) > 0 {
+		return warnings, fmt.Errorf("%w: somebody else changed %s meanwhile, which was left as it is", ErrUnfinished, done.conflicts[0].Quoted())
+	}
+	return warnings, nil
+}

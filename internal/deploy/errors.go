@@ -1,0 +1,82 @@
+package deploy
+
+import (
+	"errors"
+	"fmt"
+	"strings"
+)
+
+// The errors that a caller tells apart. Each comes wrapped with the job and the
+// file.
+var (
+	// ErrBusy: another moult holds the target. Nothing has changed.
+	ErrBusy = errors.New("another moult is at work on this target")
+
+	// ErrUnfinished: the target was changed, but not to the end; see Status.
+	// The next command that writes finishes it, as does Recover.
+	ErrUnfinished = errors.New("changed but not finished")
+
+	// ErrNoTarget: there is nothing of moult's at that path.
+	ErrNoTarget = errors.New("not a moult target")
+
+	// ErrNoGeneration: the target has no generation of that number.
+	ErrNoGeneration = errors.New("no such generation")
+
+	// ErrNewer: a newer moult wrote this; it is left alone.
+	ErrNewer = errors.New("written by a newer moult")
+
+	// ErrAfter: the release is live, but its hook after the commit, ldconfig or
+	// systemctl failed.
+	ErrAfter = errors.New("the release is live, but what was to run after it failed")
+
+	// ErrCutShort: an earlier command was cut short, and this one may not or
+	// must not write. The next command that writes recovers first.
+	ErrCutShort = errors.New("an earlier command was cut short")
+)
+
+// Problem is one reason why a release is refused.
+type Problem struct {
+	Path Path   `json:"path"`           // in the target; "" is the target itself
+	Why  string `json:"why"`            // what is in the way
+	Hint string `json:"hint,omitempty"` // the way out, if there is a common one
+}
+
+// RefusedError says everything that the preflight found. Nothing has changed.
+type RefusedError struct {
+	Problems []Problem
+}
+
+// Error implements error: the first few problems, and how many more there are.
+func (e *RefusedError) Error() string {
+	const show = 5
+	var b strings.Builder
+	b.WriteString("refused, nothing has changed: ")
+	for i, p := range e.Problems {
+		if i == show {
+			fmt.Fprintf(&b, "; and %d more", len(e.Problems)-show)
+			break
+		}
+		if i > 0 {
+			b.WriteString("; ")
+		}
+		if p.Path != "" {
+			fmt.Fprintf(&b, "%s: ", p.Path.Quoted())
+		}
+		b.WriteString(p.Why)
+	}
+	return b.String()
+}
+
+// Hint is the first way out that a problem names.
+func (e *RefusedError) Hint() string {
+	for _, p := range e.Problems {
+		if p.Hint != "" {
+			return p.Hint
+		}
+	}
+	return ""
+}
+
+func refuse(path, why, hint string) error {
+	return &RefusedError{Problems: []Problem{{Path(path), why, hint}}}
+}

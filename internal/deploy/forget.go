@@ -1,0 +1,215 @@
+package deploy
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"slices"
+	"strings"
+
+	"moult.example/internal/stale"
+)
+
+// ForgetOptions say what to forget.
+type ForgetOptions struct {
+	Name  string
+	Force bool // even if processes use generations that are not live
+}
+
+// Forget leaves a target as plain files, with nothing of ours behind. What is
+// live stays where it is, under the same names and as the same inodes; all
+// other generations go.
+func (t *Target) Forget(ctx context.Context, o ForgetOptions) (Result, error) {
+	if layout, err := t.readLayout(); err == nil && layout == "" && !exists(t.abs(dotMoult)) {
+		return Result{}, errors.Join(t.unregister(), fmt.Errorf("%s: %w", t.path, ErrNoTarget))
+	}
+	res, err := t.locked(ctx, o.Name, func(s *state, res *Result) error {
+		res.Job = "forget"
+		if s.layout == Shared {
+			return s.forgetShared()
+		}
+		return s.forgetOwned(ctx, o, res.From)
+	})
+	if err != nil {
+		return res, err
+	}
+	return res, t.unregisterIfGone()
+}
+
+// ForgetPath drops a target from the registry whose directory, or whose .moult,
+// is gone for good.
+func ForgetPath(path string, opts Options) error {
+	abs, err := resolve(path)
+	if err != nil {
+		return err
+	}
+	if opts.StateDir == "" {
+		opts.StateDir = StateDir()
+	}
+	t := &Target{path: abs, opts: opts}
+	if exists(t.abs(dotMoult)) || !registered(opts.StateDir, abs) {
+		return fmt.Errorf("%s: %w", abs, ErrNoTarget)
+	}
+	return t.unregister()
+}
+
+func (t *Target) unregisterIfGone() error {
+	if exists(t.abs(dotMoult)) {
+		return nil
+	}
+	return t.unregister()
+}
+
+func (s *state) forgetOwned(ctx context.Context, o ForgetOptions, live int) error {
+	if live == noGeneration {
+		return s.removeBooks()
+	}
+	if err := s.checkMounts(); err != nil {
+		return err
+	}
+	if !o.Force {
+		if err := s.othersInUse(ctx, live); err != nil {
+			return err
+		}
+	}
+	m, err := s.manifest(live)
+	if err != nil {
+		return err
+	}
+	j := s.newJournal(jobForget, live, live, m)
+	for _, name := range topNames(m) {
+		if isLink(s.t.abs(name), ownText(name)) {
+			j.Adopt = append(j.Adopt, Path(name))
+		}
+	}
+	// The generation's own .moult/live leads to the target for as long as names
+	// are being exchanged: see adoption.
+	helper := s.adoptHelper(live)
+	if err := s.t.fs.Symlink(adoptHelperText, helper); err != nil && !errors.Is(err, fs.ErrExist) {
+		return err
+	}
+	if err := s.t.fs.SyncDir(parentOf(helper)); err != nil {
+		return err
+	}
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	if err := s.decide(j); err != nil {
+		return errors.Join(fmt.Errorf("journal: %w", err), s.undecide())
+	}
+	if err := s.finishForget(j); err != nil {
+		return fmt.Errorf("%w: %w", ErrUnfinished, err)
+	}
+	return nil
+}
+
+// othersInUse refuses while a process uses a generation that would go.
+func (s *state) othersInUse(ctx context.Context, live int) error {
+	ns, err := s.generations()
+	if err != nil {
+		return err
+	}
+	var trees []stale.Tree
+	for _, n := range ns {
+		trees = append(trees, stale.Tree{Dir: s.abs(genDir(n))})
+	}
+	report, err := stale.Users(ctx, stale.Options{Proc: s.t.opts.Proc}, trees)
+	if err != nil {
+		return err
+	}
+	for _, u := range report.Users {
+		for _, use := range u.Uses {
+			if n := ns[use.Of]; n != live {
+				return refuse("", fmt.Sprintf("pid %d (%s) still uses generation %d, which would go", u.PID, Path(u.Comm).Quoted(), n), "restart it first, or --force")
+			}
+		}
+	}
+	return nil
+}
+
+// finishForget brings the real files back to the target's directory, and
+// removes our books, the journal last.
+func (s *state) finishForget(j *journal) error {
+	for _, name := range j.Adopt {
+		if !exists(s.abs(genDir(j.Generation))) {
+			break // that was done before: the books were going already
+		}
+		if isLink(s.t.abs(string(name)), ownText(string(name))) {
+			if err := s.exchangeTop(string(name), j.Generation, true); err != nil {
+				return err
+			}
+		}
+	}
+	if err := s.t.fs.SyncDir("."); err != nil {
+		return err
+	}
+	return s.removeBooks()
+}
+
+// removeBooks removes .moult. What no release has brought into a generation is
+// not removed with it: that stops the job while nothing is lost.
+func (s *state) removeBooks() error {
+	entries, err := os.ReadDir(s.t.abs(dotMoult))
+	if err != nil {
+		return err
+	}
+	last := []string{"journal", "layout", "lock"}
+	for _, e := range entries {
+		if !slices.Contains(last, e.Name()) {
+			if err := removeTree(s.t, dotMoult+"/"+e.Name()); err != nil {
+				return err
+			}
+		}
+	}
+	if err := s.t.fs.SyncDir(dotMoult); err != nil {
+		return err
+	}
+	for _, name := range last {
+		if err := s.t.fs.Remove(dotMoult + "/" + name); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return err
+		}
+	}
+	if err := s.t.fs.Remove(dotMoult); err != nil {
+		return err
+	}
+	return s.t.fs.SyncDir(".")
+}
+
+// forgetShared removes one product's books; its files stay where they are. The
+// last product takes .moult with it.
+func (s *state) forgetShared() error {
+	gone := dotMoult + "/.forget-" + s.name
+	if err := s.t.fs.Rename(s.dir, gone); err != nil {
+		return err
+	}
+	if err := s.t.fs.SyncDir(dotMoult); err != nil {
+		return err
+	}
+	return s.t.sweepForgotten()
+}
+
+// sweepForgotten removes the books of products that were forgotten.
+func (t *Target) sweepForgotten() error {
+	entries, err := os.ReadDir(t.abs(dotMoult))
+	if err != nil {
+		return err
+	}
+	others := false
+	for _, e := range entries {
+		switch {
+		case strings.HasPrefix(e.Name(), ".forget-"):
+			if err := removeTree(t, dotMoult+"/"+e.Name()); err != nil {
+				return err
+			}
+		case e.IsDir():
+			others = true
+		}
+	}
+	if others {
+		return t.fs.SyncDir(dotMoult)
+	}
+	s := &state{t: t, layout: Shared, dir: dotMoult}
+	return s.removeBooks()
+}

@@ -1,0 +1,347 @@
+package deploy
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"slices"
+	"strings"
+
+	"moult.example/internal/disk"
+	"moult.example/internal/release"
+	"moult.example/internal/stale"
+)
+
+// Retention says which retired generations are kept. Live, previous, pinned and
+// used ones always are, and one that was live in the last 60 seconds: a launch
+// may have begun from it and not be seen yet.
+type Retention struct {
+	Generations int   // how many, beside the pinned ones; 0 is 3, negative is as few as can be
+	Bytes       int64 // and at most so many bytes of generations that are not live; 0 is no limit
+}
+
+// GCOptions say what may be collected.
+type GCOptions struct {
+	Name      string
+	Retention Retention
+	DryRun    bool
+}
+
+// Collection is what gc has found and done.
+type Collection struct {
+	Schema     int          `json:"schema"`
+	Target     Path         `json:"target"`
+	Name       string       `json:"name"`
+	Collected  []int        `json:"collected"`         // gone now; with a dry run, would go
+	Removed    []Path       `json:"removed,omitempty"` // shared: names that had to wait until nobody mapped them
+	FreedBytes int64        `json:"freed_bytes"`       // of files that no other generation holds, as far as known
+	Kept       []Kept       `json:"kept"`
+	Recovered  *Recovered   `json:"recovered,omitempty"`
+}
+
+// Kept is a generation that was not collected, and why.
+type Kept struct {
+	Generation int    `json:"generation"`
+	Why        string `json:"why"`
+	PIDs       []int  `json:"pids,omitempty"` // who uses it
+}
+
+// GC removes generations that are no longer needed.
+func (t *Target) GC(ctx context.Context, o GCOptions) (c Collection, err error) {
+	if o.DryRun {
+		s, err := t.state(o.Name)
+		if err != nil {
+			return c, err
+		}
+		return s.collect(ctx, o.Retention, true)
+	}
+	res, err := t.locked(ctx, o.Name, func(s *state, res *Result) error {
+		c, err = s.collect(ctx, o.Retention, false)
+		return err
+	})
+	c.Recovered = res.Recovered
+	return c, err
+}
+
+// collectAfter is the collection at the end of a commit. That it fails is no
+// failure of the commit.
+func (s *state) collectAfter(ctx context.Context, r Retention, warnings []string) ([]int, []string) {
+	c, err := s.collect(ctx, r, false)
+	if err != nil && ctx.Err() == nil {
+		warnings = append(warnings, "gc: "+err.Error())
+	}
+	return c.Collected, warnings
+}
+
+func (s *state) collect(ctx context.Context, r Retention, dry bool) (Collection, error) {
+	c := Collection{Schema: 1, Target: Path(s.t.path), Name: s.name, Collected: []int{}, Kept: []Kept{}}
+	candidates, err := s.candidates(r, &c)
+	if err != nil {
+		return c, err
+	}
+	if s.layout == Shared && !dry {
+		if err := s.removeDeferred(ctx, &c); err != nil {
+			return c, err
+		}
+	}
+	free, err := s.unused(ctx, candidates, &c)
+	if err != nil {
+		return c, err
+	}
+	for _, n := range free {
+		if dry {
+			c.Collected = append(c.Collected, n)
+			continue
+		}
+		if err := s.take(ctx, n, &c); err != nil {
+			return c, fmt.Errorf("generation %d: %w", n, err)
+		}
+	}
+	if dry {
+		return c, nil
+	}
+	if err := s.closeRetired(&c); err != nil {
+		return c, err
+	}
+	if s.layout == Shared && len(c.Collected) > 0 {
+		if err := s.dropObjects(&c); err != nil {
+			return c, err
+		}
+	}
+	if len(c.Collected) > 0 {
+		rec := s.t.newRecord("gc", noGeneration, noGeneration)
+		rec.Note = fmt.Sprint("collected ", c.Collected)
+		return c, s.record(rec)
+	}
+	return c, nil
+}
+
+// candidates are the generations that retention does not ask for, oldest first.
+func (s *state) candidates(r Retention, c *Collection) ([]int, error) {
+	live, err := s.live()
+	if err != nil || live == noGeneration {
+		return nil, err
+	}
+	prev, err := s.previous(live)
+	if err != nil {
+		return nil, err
+	}
+	pins, err := s.pins()
+	if err != nil {
+		return nil, err
+	}
+	ns, err := s.generations()
+	if err != nil {
+		return nil, err
+	}
+	retired, err := s.retiredAt()
+	if err != nil {
+		return nil, err
+	}
+	keep := r.Generations
+	if keep == 0 {
+		keep = 3
+	}
+	var out []int
+	var bytes int64
+	count := 0
+	for _, n := range slices.Backward(ns) {
+		why := ""
+		age := s.t.opts.Now().Sub(retired[n])
+		switch {
+		case n == live:
+			why = "live"
+		case n == prev:
+			why = "previous"
+		case pins[n]:
+			why = "pinned"
+		case !s.committed(n):
+			why = "staged"
+		}
+		if why == "" || why == "previous" {
+			bytes += s.bytesOf(n)
+		}
+		if !pins[n] {
+			count++
+		}
+		tooMany := count > keep || r.Bytes > 0 && bytes > r.Bytes
+		switch {
+		case why == "" && !tooMany:
+			why = "retention"
+		case why == "" && age >= 0 && age < s.t.opts.Grace:
+			why = "retired a moment ago: a launch may have begun from it"
+		}
+		if why != "" {
+			c.Kept = append(c.Kept, Kept{Generation: n, Why: why})
+			continue
+		}
+		out = append(out, n)
+	}
+	slices.Reverse(out)
+	return out, nil
+}
+
+func (s *state) bytesOf(n int) (sum int64) {
+	m, err := s.manifest(n)
+	if err != nil {
+		return 0
+	}
+	for i := range m.Entries {
+		sum += m.Entries[i].Size
+	}
+	return sum
+}
+
+// unused picks those candidates that no process uses. In a shared target the
+// old inodes are not reached by path, and unlinking one takes nothing from who
+// maps it.
+func (s *state) unused(ctx context.Context, ns []int, c *Collection) ([]int, error) {
+	if len(ns) == 0 || s.layout == Shared {
+		return ns, nil
+	}
+	// Every generation is looked at, so that a mapping is laid to the one that
+	// its path names.
+	all, err := s.generations()
+	if err != nil {
+		return nil, err
+	}
+	trees := make([]stale.Tree, len(all))
+	for i, n := range all {
+		trees[i].Dir = s.abs(genDir(n))
+	}
+	report, err := stale.Users(ctx, stale.Options{Proc: s.t.opts.Proc}, trees)
+	if err != nil {
+		return nil, err
+	}
+	var free []int
+	for i, n := range all {
+		if !slices.Contains(ns, n) {
+			continue
+		}
+		if !report.InUse(i) {
+			free = append(free, n)
+			continue
+		}
+		k := Kept{Generation: n, Why: "in use"}
+		for _, u := range report.Users {
+			if slices.ContainsFunc(u.Uses, func(x stale.Use) bool { return x.Of == i }) {
+				k.PIDs = append(k.PIDs, u.PID)
+			}
+		}
+		if len(k.PIDs) == 0 {
+			k.Why, k.PIDs = "a process that may not be looked into may use it", report.Unreadable
+		}
+		c.Kept = append(c.Kept, k)
+	}
+	return free, nil
+}
+
+// take removes one generation: it gets a name that nobody knows, then the
+// processes are looked at once more, for one that was in the middle of an
+// execve(2); only then it goes.
+func (s *state) take(ctx context.Context, n int, c *Collection) error {
+	m, err := s.manifest(n)
+	if err != nil {
+		return err
+	}
+	if s.layout == Owned {
+		extra, err := s.extra(n, m)
+		if err != nil {
+			return err
+		}
+		if len(extra) > 0 {
+			c.Kept = append(c.Kept, Kept{Generation: n, Why: fmt.Sprintf("holds what no release has brought: %s", extra[0].Quoted())})
+			return nil
+		}
+	}
+	freed := s.freed(n, m)
+	fsys := s.t.fs
+	if err := fsys.Rename(s.file(genDir(n)), s.file(trashDir(n))); err != nil {
+		return err
+	}
+	if s.layout == Owned {
+		report, err := stale.Users(ctx, stale.Options{Proc: s.t.opts.Proc}, []stale.Tree{{Dir: s.abs(trashDir(n))}})
+		if err != nil || usesPath(report, s.abs(trashDir(n))) {
+			c.Kept = append(c.Kept, Kept{Generation: n, Why: "came into use a moment ago"})
+			return errors.Join(err, fsys.Place(s.file(trashDir(n)), s.file(genDir(n))))
+		}
+	}
+	if err := s.removeTrash(n); err != nil {
+		return err
+	}
+	c.Collected = append(c.Collected, n)
+	c.FreedBytes += freed
+	return nil
+}
+
+// usesPath says whether anyone uses a tree under its own name: other
+// generations hold the same inodes.
+func usesPath(r stale.Report, dir string) bool {
+	for _, u := range r.Users {
+		for _, use := range u.Uses {
+			if use.Path == dir || strings.HasPrefix(use.Path, dir+"/") {
+				return true
+			}
+		}
+	}
+	return false
+}
+
+// freed is what the files take that only this generation holds.
+func (s *state) freed(n int, m *release.Manifest) (sum int64) {
+	if s.layout == Shared {
+		return 0
+	}
+	for i := range m.Entries {
+		e := &m.Entries[i]
+		if e.Type != release.File {
+			continue
+		}
+		if st, err := os.Lstat(s.abs(genDir(n) + "/" + e.Path)); err == nil && links(st) == 1 {
+			sum += e.Size
+		}
+	}
+	return sum
+}
+
+// removeTrash removes a collected generation; recovery goes on where a crash
+// has stopped it.
+func (s *state) removeTrash(n int) error {
+	if err := removeTree(s.t, s.file(trashDir(n))); err != nil {
+		return err
+	}
+	return s.t.fs.SyncDir(s.file("generations"))
+}
+
+// closeRetired takes retired generations that nothing uses out of reach: an old
+// set-user-id program must not stay there for everybody to start.
+func (s *state) closeRetired(c *Collection) error {
+	if s.layout != Owned {
+		return nil // objects/ is 0700
+	}
+	retired, err := s.retiredAt()
+	if err != nil {
+		return err
+	}
+	var ns []int
+	for _, k := range c.Kept {
+		n := k.Generation
+		if k.Why != "retention" && k.Why != "pinned" && k.Why != "previous" || s.t.opts.Now().Sub(retired[n]) < s.t.opts.Grace {
+			continue
+		}
+		if st, err := os.Lstat(s.abs(genDir(n))); err == nil && st.Mode().Perm() != 0o700 {
+			ns = append(ns, n)
+		}
+	}
+	free, err := s.unused(context.Background(), ns, &Collection{})
+	if err != nil {
+		return err
+	}
+	for _, n := range free {
+		if err := s.t.fs.SetMeta(s.file(genDir(n)), disk.Meta{UID: -1, GID: -1, Mode: 0o700}); err != nil {
+			return err
+		}
+	}
+	return nil
+}

@@ -1,0 +1,117 @@
+package deploy
+
+import (
+	"bufio"
+	"encoding/json"
+	"errors"
+	"io/fs"
+	"os"
+	"os/user"
+	"strconv"
+	"strings"
+	"time"
+)
+
+// Record is one line of a target's history: who did what, when, and how it
+// ended.
+type Record struct {
+	Schema  int       `json:"schema"`
+	Time    time.Time `json:"time"`
+	User    string    `json:"user"`              // the person, where sudo(8) or the audit system tells
+	UID     int       `json:"uid"`               // the effective user id
+	Command string    `json:"command,omitempty"` // as it was typed
+	Job     string    `json:"job"`               // stage, commit, rollback, adopt, recover, gc, forget
+	From    int       `json:"from"`              // generation that was live; -1 for none
+	To      int       `json:"to"`                // generation that is live now, or was staged or collected
+	Release string    `json:"release,omitempty"`
+	Version string    `json:"version,omitempty"`
+	Result  string    `json:"result"` // done, undone, conflict, after-failed
+	Note    string    `json:"note,omitempty"`
+}
+
+// newRecord fills in who and when.
+func (t *Target) newRecord(job string, from, to int) Record {
+	return Record{
+		Schema: 1, Time: t.opts.Now().UTC().Truncate(time.Millisecond), User: person(), UID: os.Geteuid(),
+		Command: t.opts.Command, Job: job, From: from, To: to, Result: "done",
+	}
+}
+
+// record appends to the history. The line is durable when it returns.
+func (s *state) record(r Record) error {
+	line, err := json.Marshal(r)
+	if err != nil {
+		return err
+	}
+	name := s.file("history.jsonl")
+	if !s.historyEndsWhole() {
+		line = append([]byte("\n"), line...) // a torn line stays alone
+	}
+	return s.t.fs.Append(name, append(line, '\n'))
+}
+
+// historyEndsWhole says that no power cut has torn the last line.
+func (s *state) historyEndsWhole() bool {
+	f, err := os.Open(s.abs("history.jsonl"))
+	if err != nil {
+		return true
+	}
+	defer f.Close()
+	st, err := f.Stat()
+	if err != nil || st.Size() == 0 {
+		return true
+	}
+	last := make([]byte, 1)
+	_, err = f.ReadAt(last, st.Size()-1)
+	return err == nil && last[0] == '\n'
+}
+
+// history reads all records; a line that a crash has torn is passed over.
+func (s *state) history() ([]Record, error) {
+	f, err := os.Open(s.abs("history.jsonl"))
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	var records []Record
+	lines := bufio.NewScanner(f)
+	lines.Buffer(nil, 1<<20)
+	for lines.Scan() {
+		r := Record{From: noGeneration, To: noGeneration}
+		if json.Unmarshal(lines.Bytes(), &r) == nil && r.Schema > 0 {
+			records = append(records, r)
+		}
+	}
+	return records, lines.Err()
+}
+
+// History returns what was done to a product of the target, oldest first.
+func (t *Target) History(name string) ([]Record, error) {
+	s, err := t.state(name)
+	if err != nil {
+		return nil, err
+	}
+	return s.history()
+}
+
+// person is who sits before the machine: who called sudo, else the login uid
+// that the kernel keeps through su and sudo (proc_pid_loginuid(5)), else the
+// effective user.
+func person() string {
+	if name := os.Getenv("SUDO_USER"); name != "" {
+		return name
+	}
+	uid := strconv.Itoa(os.Geteuid())
+	if data, err := os.ReadFile("/proc/self/loginuid"); err == nil {
+		if id := strings.TrimSpace(string(data)); id != "4294967295" && id != "" {
+			uid = id
+		}
+	}
+	if u, err := user.LookupId(uid); err == nil {
+		return u.Username
+	}
+	return uid
+}

@@ -1,0 +1,348 @@
+package deploy
+
+import (
+	"context"
+	"encoding/binary"
+	"errors"
+	"io/fs"
+	"os"
+	"path"
+	"strings"
+
+	"golang.org/x/sys/unix"
+
+	"moult.example/internal/disk"
+)
+
+// installMade is a directory that this run has made.
+type installMade struct {
+	parent disk.FS // the directory that it is in
+	base   string
+	path   string
+}
+
+// dirSpec is what a directory is to be.
+type dirSpec struct {
+	mode, decided uint32 // see installMode.adjust
+	uid, gid      int
+}
+
+// onTheWay is a directory that nobody asked for by name: 0755 whatever the umask
+// says, but for what its parent hands down.
+var onTheWay = dirSpec{mode: 0o755, decided: 0o777, uid: -1, gid: -1}
+
+// makeDirectories is Install with Directories.
+func (in *installer) makeDirectories(ctx context.Context) error {
+	spec := dirSpec{uid: in.uid, gid: in.gid}
+	spec.mode, spec.decided = in.mode.adjust(0, true)
+	if in.o.DryRun {
+		for _, dir := range in.o.Sources {
+			made, err := missingDirectories(dir)
+			if err != nil {
+				return err
+			}
+			in.result.Made = append(in.result.Made, made...)
+		}
+		return nil
+	}
+	var undo []func()
+	err := in.directories(ctx, spec, &undo)
+	if err == nil {
+		return in.syncMade()
+	}
+	for i := len(undo) - 1; i >= 0; i-- {
+		undo[i]()
+	}
+	in.unmake()
+	return err
+}
+
+// directories makes what is missing and then sets what was there already, so
+// that a failure finds as little as possible to undo.
+func (in *installer) directories(ctx context.Context, spec dirSpec, undo *[]func()) error {
+	var there []string
+	for _, dir := range in.o.Sources {
+		if err := ctx.Err(); err != nil {
+			return err
+		}
+		isNew, err := in.makePath(dir, spec)
+		if err != nil {
+			return err
+		}
+		if !isNew {
+			there = append(there, dir)
+		}
+	}
+	for _, dir := range there {
+		restore, err := in.setDirectory(dir, spec)
+		if err != nil {
+			return err
+		}
+		if restore != nil {
+			*undo = append(*undo, restore)
+			in.result.Changed = true
+		}
+	}
+	return nil
+}
+
+// makeLeading makes the destination directory and opens it.
+func (in *installer) makeLeading() error {
+	dir := strings.TrimRight(in.path, "/") // not "", since / is there
+	if _, err := in.makePath(dir, onTheWay); err != nil {
+		return err
+	}
+	var err error
+	in.fs, in.dir, err = in.openDisk(in.path)
+	if err != nil {
+		return about("open", in.path, err)
+	}
+	return nil
+}
+
+// steps splits a path into the directories that lead to it: "a/b//c" is "a",
+// "a/b" and "a/b//c". What is "." or empty is no step.
+func steps(dir string) []string {
+	var all []string
+	for i := 0; i < len(dir); {
+		end := strings.IndexByte(dir[i:], '/')
+		if end < 0 {
+			end = len(dir)
+		} else {
+			end += i
+		}
+		if name := dir[i:end]; name != "" && name != "." {
+			all = append(all, dir[:end])
+		}
+		i = end + 1
+	}
+	if len(all) > 0 && strings.Trim(dir[len(all[len(all)-1]):], "/") == "" {
+		all[len(all)-1] = dir // as the user wrote it, with its slashes
+	}
+	return all
+}
+
+// missingDirectories says which directories would have to be made, and refuses
+// what cannot be.
+func missingDirectories(dir string) ([]string, error) {
+	if dir == "" {
+		return nil, about("mkdir", dir, unix.ENOENT)
+	}
+	var missing []string
+	for _, step := range steps(dir) {
+		st, err := os.Stat(step)
+		switch {
+		case err == nil && !st.IsDir():
+			return nil, about("mkdir", step, unix.ENOTDIR)
+		case errors.Is(err, fs.ErrNotExist):
+			if _, err := os.Lstat(strings.TrimRight(step, "/")); err == nil {
+				return nil, about("mkdir", step, unix.EEXIST) // a link to nowhere
+			}
+			if path.Base(step) != ".." {
+				missing = append(missing, step)
+			}
+		case err != nil:
+			return nil, about("mkdir", step, err)
+		}
+	}
+	return missing, nil
+}
+
+// makePath makes a directory and those on the way to it, and says whether it
+// was not there. Each is complete under another name before it gets its own: a
+// directory with too few rights, left by a kill, would be in everybody's way.
+func (in *installer) makePath(dir string, spec dirSpec) (isNew bool, err error) {
+	missing, err := missingDirectories(dir)
+	if err != nil || len(missing) == 0 {
+		return false, err
+	}
+	all := steps(dir)
+	last := all[len(all)-1]
+	for _, step := range missing {
+		want := onTheWay
+		if step == last {
+			want = spec
+		}
+		isNew, err = in.makeDirectory(step, want)
+		if err != nil {
+			return false, about("mkdir", step, err)
+		}
+	}
+	return isNew, nil
+}
+
+func (in *installer) makeDirectory(dir string, spec dirSpec) (isNew bool, err error) {
+	parent, base := path.Split(strings.TrimRight(dir, "/"))
+	if parent == "" {
+		parent = "."
+	}
+	d, look, err := in.openDisk(parent)
+	if err != nil {
+		return false, err
+	}
+	defer look.Close()
+	cleanUp(d, look)
+	for range 10 {
+		err = in.placeDirectory(d, look, dir, base, spec)
+		if !errors.Is(err, fs.ErrNotExist) {
+			break
+		}
+		// Somebody cleans up here, and took it for a dead run's.
+	}
+	if err == nil {
+		in.made = append(in.made, installMade{d, base, dir})
+		in.result.Made = append(in.result.Made, dir)
+		in.result.Changed = true
+		return true, nil
+	}
+	closeDisk(d)
+	if st, statErr := os.Stat(dir); errors.Is(err, fs.ErrExist) && statErr == nil && st.IsDir() {
+		return false, nil // somebody else was faster
+	}
+	return false, whyNot(look, err)
+}
+
+// placeDirectory makes one directory with all that it is to carry.
+func (in *installer) placeDirectory(d disk.FS, look *os.File, dir, base string, spec dirSpec) error {
+	temp := newTempName() + ".new"
+	if err := d.Mkdir(temp); err != nil {
+		return err
+	}
+	meta, err := dirMeta(fdPath(look)+"/"+temp, spec, true)
+	if err == nil {
+		if label := in.o.LabelFor(dir); label != "" {
+			if _, attrErr := attrOf(fdPath(look)+"/.", labelAttr); attrErr == nil {
+				meta.Xattrs[labelAttr] = label
+			}
+		}
+		if err = d.SetMeta(temp, meta); err == nil {
+			err = d.Place(temp, base)
+		}
+	}
+	if err != nil {
+		d.Remove(temp)
+	}
+	return err
+}
+
+// dirMeta works out what a directory is to carry, given what it has: its ACLs
+// stay, and the bits that the spec does not decide. A new one has ACLs from its
+// parent, whose default ACL limits a mode that nobody asked for.
+func dirMeta(dir string, spec dirSpec, isNew bool) (disk.Meta, error) {
+	var st unix.Stat_t
+	if err := unix.Lstat(dir, &st); err != nil {
+		return disk.Meta{}, &fs.PathError{Op: "lstat", Path: dir, Err: err}
+	}
+	had := st.Mode & modeAll
+	if isNew {
+		had &= modeSpecial
+	}
+	m := disk.Meta{
+		UID:    spec.uid,
+		GID:    spec.gid,
+		Mode:   spec.mode | had&^spec.decided,
+		Xattrs: map[string]string{},
+	}
+	for _, name := range []string{aclAttr, aclDefaultAttr} {
+		if acl, err := attrOf(dir, name); err == nil {
+			m.Xattrs[name] = acl
+		}
+	}
+	if isNew && spec == onTheWay {
+		m.Mode &= modeSpecial | aclLimit(m.Xattrs[aclDefaultAttr])
+	}
+	return m, nil
+}
+
+// aclLimit is the most that a default ACL gives to owner, group and others, as
+// the bits of a mode. Its form is that of the kernel: a version in four bytes,
+// then entries of tag and permissions in two bytes each and an id in four.
+func aclLimit(acl string) uint32 {
+	const userObj, groupObj, mask, other = 0x01, 0x04, 0x10, 0x20
+	if len(acl) < 4 {
+		return 0o777
+	}
+	perms := map[uint16]uint32{}
+	for b := []byte(acl[4:]); len(b) >= 8; b = b[8:] {
+		perms[binary.LittleEndian.Uint16(b)] = uint32(binary.LittleEndian.Uint16(b[2:])) & 7
+	}
+	group, hasMask := perms[mask]
+	if !hasMask {
+		group = perms[groupObj]
+	}
+	return perms[userObj]<<6 | group<<3 | perms[other]
+}
+
+// setDirectory gives a directory that was there what it is to be, and returns
+// how to take that back, or nil if there was nothing to do.
+func (in *installer) setDirectory(dir string, spec dirSpec) (restore func(), err error) {
+	var st unix.Stat_t
+	if err := unix.Stat(dir, &st); err != nil {
+		return nil, about("stat", dir, err)
+	}
+	newOwner := spec.uid >= 0 && spec.uid != int(st.Uid) || spec.gid >= 0 && spec.gid != int(st.Gid)
+	if !newOwner && (st.Mode^spec.mode)&spec.decided == 0 {
+		return nil, nil
+	}
+	d, look, err := in.openDisk(dir)
+	if err != nil {
+		return nil, about("open", dir, err)
+	}
+	defer look.Close()
+	old, err := dirMeta(dir+"/.", dirSpec{mode: st.Mode & modeAll, decided: modeAll, uid: int(st.Uid), gid: int(st.Gid)}, false)
+	if err != nil {
+		return nil, err
+	}
+	meta := old
+	meta.UID, meta.GID = spec.uid, spec.gid
+	meta.Mode = spec.mode | st.Mode&modeAll&^spec.decided
+	if err := d.SetMeta(".", meta); err != nil {
+		d.SetMeta(".", old)
+		closeDisk(d)
+		return nil, about("set owner and mode of", dir, whyNot(look, err))
+	}
+	in.set = append(in.set, d)
+	return func() {
+		if d.SetMeta(".", old) != nil {
+			in.partly = true
+		}
+	}, nil
+}
+
+// unmake removes the directories that this run has made, as nothing is in them.
+func (in *installer) unmake() {
+	in.result.Changed = in.partly
+	var left []string
+	for i := len(in.made) - 1; i >= 0; i-- {
+		m := in.made[i]
+		if m.parent.Remove(m.base) != nil {
+			left = append(left, m.path)
+			in.result.Changed = true // somebody uses it already
+		}
+	}
+	in.result.Made = left
+}
+
+// syncMade makes the directories durable that this run has made or changed: each
+// one, and the names of those whose parents were there.
+func (in *installer) syncMade() error {
+	if in.o.NoSync {
+		return nil
+	}
+	for i := len(in.made) - 1; i >= 0; i-- {
+		m := in.made[i]
+		err := m.parent.SyncDir(m.base)
+		if err == nil && (i == 0 || path.Dir(strings.TrimRight(m.path, "/")) != in.made[i-1].path) {
+			err = m.parent.SyncDir(".")
+		}
+		if err != nil {
+			return err
+		}
+	}
+	for _, d := range in.set {
+		if err := d.SyncDir("."); err != nil {
+			return err
+		}
+	}
+	return nil
+}

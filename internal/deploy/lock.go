@@ -1,0 +1,102 @@
+package deploy
+
+import (
+	"bufio"
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"strings"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// lock takes the target's lock, making the target if need be, and returns what
+// gives it back. It waits as long as Options.Wait says, then it is ErrBusy.
+//
+// The lock is an flock(2) on .moult/lock, mode 0600: one on the directory
+// itself could be held for ever by anybody who may read it.
+func (t *Target) lock(ctx context.Context) (unlock func(), err error) {
+	if err := t.create(); err != nil {
+		return nil, err
+	}
+	if !exists(t.abs(lockFile)) {
+		f, err := t.fs.Create(lockFile)
+		if err == nil {
+			err = f.Close()
+		}
+		if err != nil && !errors.Is(err, fs.ErrExist) {
+			return nil, err
+		}
+	}
+	return t.relock(ctx)
+}
+
+// relock is lock for a target that is there already.
+func (t *Target) relock(ctx context.Context) (unlock func(), err error) {
+	path := t.abs(lockFile)
+	deadline := time.Now().Add(t.opts.Wait)
+	for pause := time.Millisecond; ; pause = min(2*pause, 100*time.Millisecond) {
+		f, err := os.Open(path)
+		if err != nil {
+			return nil, err
+		}
+		err = unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB)
+		if err == nil && sameFile(f, path) {
+			return func() { f.Close() }, nil
+		}
+		f.Close()
+		if err != nil && err != unix.EWOULDBLOCK && err != unix.EINTR {
+			return nil, &fs.PathError{Op: "lock", Path: path, Err: err}
+		}
+		if t.opts.Wait >= 0 && !time.Now().Before(deadline) {
+			return nil, fmt.Errorf("%s: %w%s", t.path, ErrBusy, holder(t.opts.Proc, path))
+		}
+		select {
+		case <-ctx.Done():
+			return nil, ctx.Err()
+		case <-time.After(pause):
+		}
+	}
+}
+
+// sameFile says whether path still names the open file: forget may have removed
+// the lock while we waited for it.
+func sameFile(f *os.File, path string) bool {
+	a, err := f.Stat()
+	if err != nil {
+		return false
+	}
+	b, err := os.Lstat(path)
+	return err == nil && os.SameFile(a, b)
+}
+
+// holder names who holds the lock, from /proc/locks (proc_locks(5)), as " (pid
+// 123, moult)"; "" if it cannot be told.
+func holder(proc, path string) string {
+	var st unix.Stat_t
+	if unix.Stat(path, &st) != nil {
+		return ""
+	}
+	f, err := os.Open(proc + "/locks")
+	if err != nil {
+		return ""
+	}
+	defer f.Close()
+	inode := fmt.Sprintf(":%d", st.Ino)
+	for lines := bufio.NewScanner(f); lines.Scan(); {
+		// 1: FLOCK  ADVISORY  WRITE 708 00:13:2353 0 EOF
+		fields := strings.Fields(lines.Text())
+		if len(fields) < 6 || fields[1] != "FLOCK" || !strings.HasSuffix(fields[5], inode) {
+			continue
+		}
+		comm, _ := os.ReadFile(proc + "/" + fields[4] + "/comm")
+		if len(comm) == 0 {
+			return " (pid " + fields[4] + ")"
+		}
+		return " (pid " + fields[4] + ", " + strings.TrimSpace(string(comm)) + ")"
+	}
+	return ""
+}

@@ -1,0 +1,373 @@
+package deploy
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"strings"
+	"sync"
+
+	"golang.org/x/sys/unix"
+
+	"moult.example/internal/release"
+)
+
+// ApplyOptions say how a release is to be staged and committed. The zero value
+// is right for most.
+type ApplyOptions struct {
+	Name      string // the product; "" is what the release says, or the target's only one, or the target's last path component
+	Layout    Layout // for the first release of a target; "" is owned for a new or empty directory, else shared
+	Adopt     bool   // make an owned target of a directory with files in it
+	Checksum  bool   // trust no stat cache: read every file of the target, and mend what is damaged
+	Times     bool   // a file whose time alone differs is replaced
+	Packaged  bool   // replace files of the system's package manager too
+	NoHooks   bool   // run no hook, ldconfig or systemctl
+	Retention Retention
+
+	// SourceCache is the stat cache that the release was opened with, from
+	// [Target.SourceCache]; it is saved with the target's own. nil is none.
+	SourceCache *release.Cache
+}
+
+// sourceCache holds what is known of the directories that releases came from.
+const sourceCache = dotMoult + "/cache.source"
+
+// SourceCache is what the target remembers of the directory that its last
+// release came from, for [release.Options]. It may be empty.
+func (t *Target) SourceCache() *release.Cache {
+	data, err := os.ReadFile(t.abs(sourceCache))
+	if err != nil {
+		return release.NewCache()
+	}
+	c, _ := release.LoadCache(data) // a damaged one is an empty one
+	return c
+}
+
+// action is what a stage does for one entry of the new manifest.
+type action uint8
+
+const (
+	actCopy action = iota // new bytes or new metadata
+	actLink               // unchanged: the same inode
+	actKeep               // changed by the user: theirs goes on
+)
+
+// step is one entry of the manifest, and what becomes of it.
+type step struct {
+	e        *release.Entry
+	uid, gid int
+	act      action
+	is       string         // the path in the target that it has (shared: after the administrator's links)
+	found    *release.Entry // what is there now (shared) or in the live generation (keep); nil for nothing
+	why      string         // what differs
+	besideMe bool           // kept, and the release's version goes to PATH.new
+}
+
+// plan is the work of one release on one target, before anything is changed.
+type plan struct {
+	s        *state
+	rel      *release.Release
+	m        *release.Manifest
+	opts     ApplyOptions
+	live     int
+	liveM    *release.Manifest // nil if live is noGeneration
+	liveInfo Info
+	steps    []step
+	removed  []*release.Entry // of liveM, that m does not name
+	adopt    []string         // top-level names to adopt
+	mended   []Path
+	problems []Problem
+	warnings []string
+	cache    *release.Cache
+	mu       sync.Mutex
+}
+
+// makePlan compares the release with what is there. It writes nothing.
+func (t *Target) makePlan(ctx context.Context, s *state, rel *release.Release, o ApplyOptions) (*plan, error) {
+	p := &plan{s: s, rel: rel, m: rel.Manifest, opts: o, live: noGeneration}
+	if err := p.readLive(); err != nil {
+		return nil, err
+	}
+	if p.live != noGeneration || s.layout == Shared {
+		// A first generation is hashed while it is copied.
+		if err := rel.Complete(ctx); err != nil {
+			return nil, err
+		}
+	}
+	p.cache = release.NewCache()
+	if !o.Checksum {
+		p.cache = s.loadCache("cache")
+	}
+	if err := p.resolveOwners(); err != nil {
+		return nil, err
+	}
+	var err error
+	if s.layout == Owned {
+		err = p.compareOwned(ctx)
+	} else {
+		err = p.compareShared(ctx)
+	}
+	if err != nil {
+		return nil, err
+	}
+	p.findRemoved()
+	return p, p.preflight()
+}
+
+// readLive finds what is live now.
+func (p *plan) readLive() (err error) {
+	if p.live, err = p.s.live(); err != nil || p.live == noGeneration {
+		return err
+	}
+	if p.liveM, err = p.s.manifest(p.live); err != nil {
+		return err
+	}
+	p.liveInfo, err = p.s.info(p.live)
+	return err
+}
+
+// loadCache reads one of the stat caches. A damaged one is as good as none.
+func (s *state) loadCache(name string) *release.Cache {
+	data, err := os.ReadFile(s.abs(name))
+	if err != nil {
+		return release.NewCache()
+	}
+	cache, _ := release.LoadCache(data)
+	return cache
+}
+
+func (p *plan) resolveOwners() error {
+	who := newOwners()
+	p.steps = make([]step, len(p.m.Entries))
+	for i := range p.m.Entries {
+		e := &p.m.Entries[i]
+		st := &p.steps[i]
+		st.e, st.is = e, e.Path
+		var err error
+		if st.uid, st.gid, err = who.of(e); err != nil {
+			p.problem(e.Path, err.Error(), "create it, or map owners in moult.toml")
+		}
+		if e.Type == release.File && (e.Mode&unix.S_ISUID != 0 && e.Owner == "" || e.Mode&unix.S_ISGID != 0 && e.Group == "") {
+			p.problem(e.Path, fmt.Sprintf("mode %04o sets an id, but the release does not say whose", e.Mode),
+				"name owner and group in moult.toml, or use --owners")
+		}
+	}
+	return nil
+}
+
+func (p *plan) problem(path, why, hint string) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.problems = append(p.problems, Problem{Path(path), why, hint})
+}
+
+func (p *plan) warn(format string, args ...any) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.warnings = append(p.warnings, fmt.Sprintf(format, args...))
+}
+
+// compareOwned decides for each entry whether the live generation's file can
+// serve: then the new generation gets a hard link to it.
+func (p *plan) compareOwned(ctx context.Context) error {
+	if p.liveM == nil {
+		return nil
+	}
+	who := ownersOf(p.liveInfo)
+	for i := range p.steps {
+		st := &p.steps[i]
+		old := p.liveM.Find(st.e.Path)
+		if old == nil {
+			st.why = "new"
+			continue
+		}
+		uid, gid, err := who.of(old)
+		if err != nil {
+			st.why = err.Error()
+			continue
+		}
+		was := fixOwners(*old, uid, gid)
+		st.found = &was
+		if st.why = differs(st.e, st.uid, st.gid, &was, p.opts.Times || p.m.Times); st.why == "" && st.e.HardLink != old.HardLink {
+			st.why = "hard links"
+		}
+	}
+	return parallel(ctx, len(p.steps), func(i int) error {
+		st := &p.steps[i]
+		if st.found == nil {
+			return nil
+		}
+		return p.compareLive(st)
+	})
+}
+
+// compareLive looks at the live generation's file itself: someone may have
+// written into it.
+func (p *plan) compareLive(st *step) error {
+	name := p.s.abs(genDir(p.live) + "/" + st.e.Path)
+	if st.why == "" && !st.e.Keep {
+		if st.e.Type != release.File {
+			st.act = actLink
+		}
+		var u unix.Stat_t
+		if st.e.Type == release.File && unix.Lstat(name, &u) == nil {
+			if digest, ok := p.cache.Lookup(st.e.Path, statOf(&u)); ok && digest == st.e.Digest {
+				st.act = actLink
+				return nil
+			}
+		}
+	}
+	now, err := find(name, st.e.Path, p.cache)
+	if errors.Is(err, fs.ErrNotExist) {
+		now, err = release.Entry{}, nil
+	}
+	if err != nil {
+		return err
+	}
+	was := st.found
+	damage := ""
+	if now.Type == 0 {
+		damage = "missing"
+	} else if uid, gid := atoi(was.Owner), atoi(was.Group); st.e.Type == was.Type {
+		damage = differs(was, uid, gid, &now, false)
+	}
+	if st.e.Keep && damage != "" && st.e.Type == release.File {
+		return p.keepTheirs(st, was, &now)
+	}
+	if damage != "" {
+		p.mend(st.e.Path)
+		st.act, st.why = actCopy, "damaged: "+damage
+		return nil
+	}
+	if st.why == "" && !st.e.Keep {
+		st.act = actLink
+	} else if st.why == "" {
+		st.act, st.found = actCopy, &now // a keep file may be written to: no link to the old one
+	}
+	return nil
+}
+
+// keepTheirs: the user has changed (or removed) a file that is theirs to
+// change. It goes on as it is; the release's own version is laid beside it if
+// that is new too.
+func (p *plan) keepTheirs(st *step, was, now *release.Entry) error {
+	st.act, st.why, st.found = actKeep, "changed here", now
+	if now.Type == 0 {
+		st.found, st.why = nil, "removed here"
+	} else if now.Type == release.File && now.Digest == st.e.Digest {
+		return nil // both made the same change
+	}
+	st.besideMe = st.e.Digest != was.Digest || st.e.Size != was.Size
+	return nil
+}
+
+func (p *plan) mend(path string) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.mended = append(p.mended, Path(path))
+}
+
+// findRemoved lists what the live release has and the new one has not.
+func (p *plan) findRemoved() {
+	if p.liveM == nil {
+		return
+	}
+	for i := range p.liveM.Entries {
+		if e := &p.liveM.Entries[i]; p.m.Find(e.Path) == nil {
+			p.removed = append(p.removed, e)
+		}
+	}
+}
+
+// same says that the release is live already, in every byte.
+func (p *plan) same() bool {
+	if p.liveM == nil || len(p.removed) > 0 || len(p.adopt) > 0 {
+		return false
+	}
+	for i := range p.steps {
+		st := &p.steps[i]
+		unchanged := st.act == actLink || st.act == actKeep && !st.besideMe || st.e.Keep && st.why == ""
+		if !unchanged {
+			return false
+		}
+	}
+	return p.m.Name == p.liveM.Name && p.m.Version == p.liveM.Version && p.m.Hooks == p.liveM.Hooks && p.sameKeeps()
+}
+
+func (p *plan) sameKeeps() bool {
+	for i := range p.m.Entries {
+		e := &p.m.Entries[i]
+		if old := p.liveM.Find(e.Path); old != nil && old.Keep != e.Keep {
+			return false
+		}
+	}
+	return true
+}
+
+// topNames are the names of a manifest that stand in the target's directory.
+func topNames(m *release.Manifest) []string {
+	var names []string
+	for i := range m.Entries {
+		if name := m.Entries[i].Path; !strings.Contains(name, "/") {
+			names = append(names, name)
+		}
+	}
+	return names
+}
+
+// need is how many bytes and inodes a stage takes.
+func (p *plan) need() (bytes int64, inodes int64) {
+	for i := range p.steps {
+		st := &p.steps[i]
+		if st.act == actLink && st.e.Type != release.Dir {
+			continue
+		}
+		inodes++
+		if st.e.Type == release.File && st.e.HardLink == "" {
+			bytes += (st.e.Size + 4095) &^ 4095
+		}
+	}
+	return bytes, inodes
+}
+
+// report is the plan for people and programs.
+func (p *plan) report() Plan {
+	r := Plan{
+		Schema: 1, Target: Path(p.s.t.path), Layout: p.s.layout, Name: p.s.name, From: p.live,
+		Version: p.m.Version, Same: p.same(), Adopt: len(p.adopt) > 0,
+		Problems: p.problems, Warnings: p.warnings,
+	}
+	for i := range p.steps {
+		st := &p.steps[i]
+		c := Change{Path: Path(st.is), Why: st.why}
+		switch {
+		case st.act == actLink || st.e.Keep && st.why == "" && st.found != nil:
+			r.Unchanged++
+			continue
+		case st.act == actKeep:
+			c.Action = "keep"
+			if st.besideMe {
+				r.Changes = append(r.Changes, c)
+				c = Change{Action: "new", Path: Path(st.is + newSuffix), Bytes: st.e.Size}
+			}
+		case st.found == nil:
+			c.Action, c.Bytes, c.Why = "add", st.e.Size, ""
+		default:
+			c.Action, c.Bytes = "replace", st.e.Size
+		}
+		r.CopyBytes += c.Bytes
+		r.Changes = append(r.Changes, c)
+	}
+	for _, e := range p.removed {
+		r.Changes = append(r.Changes, Change{Action: "remove", Path: Path(e.Path)})
+	}
+	return r
+}
+
+// newSuffix is what the name of a release's file gets that is laid beside one
+// that the user has changed.
+const newSuffix = ".new"
+
+

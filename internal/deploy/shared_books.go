@@ -1,0 +1,241 @@
+package deploy
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"slices"
+	"strings"
+
+	"golang.org/x/sys/unix"
+
+	"moult.example/internal/release"
+	"moult.example/internal/stale"
+)
+
+// found is what a commit took away from under a generation, in found.json of
+// that generation: for each path, what was there, be it the release's file, one
+// that the user had changed, or somebody else's; and where it lies now.
+type found struct {
+	Schema int         `json:"schema"`
+	Paths  []foundPath `json:"paths"`
+}
+
+type foundPath struct {
+	Path  Path   `json:"path"`
+	Keep  Path   `json:"keep"`
+	Entry *entry `json:"entry"`
+}
+
+// writeFound remembers what a journal displaces.
+func (s *state) writeFound(j *journal) error {
+	f := found{Schema: 1}
+	for _, o := range j.Ops {
+		if o.Keep != "" && o.Old != nil {
+			f.Paths = append(f.Paths, foundPath{o.Path, o.Keep, o.Old})
+		}
+	}
+	if j.From == noGeneration || !exists(s.abs(genDir(j.From))) {
+		return nil
+	}
+	return writeJSON(s.t.fs, s.file(genDir(j.From)+"/found.json"), f)
+}
+
+// readFound is what was displaced from a generation, by path. Only what still
+// lies there counts.
+func (s *state) readFound(n int) (map[string]foundPath, error) {
+	var f found
+	err := readJSON(s.abs(genDir(n)+"/found.json"), &f)
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return nil, err
+	}
+	paths := map[string]foundPath{}
+	for _, p := range f.Paths {
+		if cleanPath(string(p.Path)) && cleanPath(string(p.Keep)) && exists(s.t.abs(string(p.Keep))) {
+			paths[string(p.Path)] = p
+		}
+	}
+	return paths, nil
+}
+
+// deferred are names that a commit should have removed, but that a process
+// still maps.
+type deferred struct {
+	Schema int  `json:"schema"`
+	Ops    []op `json:"ops"`
+}
+
+func (s *state) readDeferred() ([]op, error) {
+	var d deferred
+	err := readJSON(s.abs("deferred.json"), &d)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil
+	}
+	return d.Ops, err
+}
+
+func (s *state) saveDeferred(ops []op) error {
+	if len(ops) == 0 {
+		err := s.t.fs.Remove(s.file("deferred.json"))
+		if errors.Is(err, fs.ErrNotExist) {
+			return nil
+		}
+		return err
+	}
+	return writeJSON(s.t.fs, s.file("deferred.json"), deferred{Schema: 1, Ops: ops})
+}
+
+// writeDeferred adds what a journal defers, and forgets what is wanted again.
+func (s *state) writeDeferred(j *journal) error {
+	have, err := s.readDeferred()
+	if err != nil {
+		return err
+	}
+	m, err := s.manifest(j.Generation)
+	if err != nil {
+		return err
+	}
+	var ops []op
+	for _, o := range append(have, j.Defer...) {
+		again := slices.ContainsFunc(ops, func(p op) bool { return p.Path == o.Path })
+		if !again && m.Find(string(o.Path)) == nil {
+			ops = append(ops, o)
+		}
+	}
+	if len(have) == 0 && len(ops) == 0 {
+		return nil
+	}
+	return s.saveDeferred(ops)
+}
+
+// stagedOps are the operations of a staged generation in the order of a commit;
+// and those that have to wait, since a process maps what they would remove.
+func (s *state) stagedOps(ctx context.Context, n int) (ops, wait []op, err error) {
+	st, err := s.readStaging(genDir(n))
+	if err != nil {
+		return nil, nil, err
+	}
+	if st == nil {
+		return nil, nil, fmt.Errorf("%s: %d: %w", s.t.path, n, ErrNoGeneration)
+	}
+	ops, wait, err = s.splitMapped(ctx, st.Ops)
+	if err != nil {
+		return nil, nil, err
+	}
+	s.order(ops)
+	return ops, wait, nil
+}
+
+// splitMapped sets those removals apart whose file a process executes or maps.
+func (s *state) splitMapped(ctx context.Context, all []op) (ops, wait []op, err error) {
+	var files []stale.Inode
+	var of []int
+	for i, o := range all {
+		var st unix.Stat_t
+		if o.Kind == "remove" && unix.Lstat(s.t.abs(string(o.Path)), &st) == nil && st.Mode&unix.S_IFMT == unix.S_IFREG {
+			files = append(files, stale.Inode{Dev: uint64(st.Dev), Ino: st.Ino})
+			of = append(of, i)
+		}
+	}
+	if len(files) == 0 {
+		return all, nil, nil
+	}
+	report, err := stale.UsersOf(ctx, stale.Options{Proc: s.t.opts.Proc}, files)
+	if err != nil {
+		return nil, nil, err
+	}
+	mapped := map[int]bool{}
+	for _, u := range report.Users {
+		for _, use := range u.Uses {
+			mapped[of[use.Of]] = true
+		}
+	}
+	for i, o := range all {
+		if mapped[i] {
+			wait = append(wait, o)
+		} else {
+			ops = append(ops, o)
+		}
+	}
+	return ops, wait, nil
+}
+
+// checkPlanned looks a last time at each path of a journal, and remembers what
+// is there, for the check after the exchange.
+func (s *state) checkPlanned(j *journal) error {
+	var problems []Problem
+	for i := range j.Ops {
+		o := &j.Ops[i]
+		err := unix.Lstat(s.t.abs(string(o.Path)), &o.planned)
+		switch {
+		case err == unix.ENOENT && o.Old == nil, o.Kind == "rmdir", o.Kind == "meta":
+			continue
+		case err == unix.ENOENT:
+			problems = append(problems, Problem{o.Path, "was removed since this was planned", "stage again"})
+		case err != nil:
+			return &fs.PathError{Op: "lstat", Path: s.t.abs(string(o.Path)), Err: err}
+		case o.Old == nil:
+			problems = append(problems, Problem{o.Path, "was made by somebody since this was planned", "stage again"})
+		case !s.stillIs(o):
+			problems = append(problems, Problem{o.Path, "was changed since this was planned", "stage again"})
+		}
+	}
+	if len(problems) > 0 {
+		return &RefusedError{problems}
+	}
+	return nil
+}
+
+// stillIs compares what is cheap to compare: a change of bytes that keeps the
+// size moves the time.
+func (s *state) stillIs(o *op) bool {
+	e, _, err := lstat(s.t.abs(string(o.Path)))
+	if err != nil {
+		return false
+	}
+	return string(e.Type) == o.Old.Type && e.Mode == o.Old.Mode && e.Owner == o.Old.Owner && e.Group == o.Old.Group &&
+		e.Size == o.Old.Size && e.Text == string(o.Old.Text) && (o.Old.MTime == 0 || e.MTime == o.Old.MTime)
+}
+
+// zero makes generation 0 of a shared target: nothing is placed, and what the
+// first release displaces will be found there.
+func (s *state) zero() error {
+	if exists(s.abs(genDir(0))) {
+		return nil
+	}
+	dir := s.file(stageDir(0))
+	if err := makeDir(s.t.fs, dir); err != nil {
+		return err
+	}
+	empty := &release.Manifest{}
+	info := Info{Schema: 1, Release: empty.ID().String(), Name: s.name, Time: s.t.opts.Now().UTC(), Base: noGeneration, Adopted: true}
+	data, err := json.MarshalIndent(info, "", "  ")
+	if err != nil {
+		return err
+	}
+	for name, content := range map[string][]byte{"manifest": empty.Encode(), "info.json": append(data, '\n'), "committed": nil} {
+		if err := writeFile(s.t.fs, dir+"/"+name, content, true); err != nil {
+			return err
+		}
+	}
+	if err := s.t.fs.SyncDir(dir); err != nil {
+		return err
+	}
+	if err := s.t.fs.Place(dir, s.file(genDir(0))); err != nil {
+		return err
+	}
+	if err := s.t.fs.SyncDir(s.file("generations")); err != nil {
+		return err
+	}
+	if err := s.point(0); err != nil {
+		return err
+	}
+	return s.t.fs.SyncDir(s.dir)
+}
+
+// inObjects says that a name lies where the displaced files are.
+func (s *state) inObjects(name Path) bool {
+	return strings.HasPrefix(string(name), s.file("objects/"))
+}

@@ -1,0 +1,284 @@
+package deploy
+
+import (
+	"context"
+	"crypto/rand"
+	"encoding/hex"
+	"errors"
+	"io/fs"
+	"maps"
+	"os"
+	"path/filepath"
+	"slices"
+
+	"golang.org/x/sys/unix"
+
+	"moult.example/internal/disk"
+	"moult.example/internal/release"
+)
+
+// staging is what a stage in a shared target has laid out, in staged.json: it
+// is durable before the first temporary is made, so that no temporary can be
+// left behind that nobody knows of.
+type staging struct {
+	Schema int  `json:"schema"`
+	Ops    []op `json:"ops"`
+}
+
+// tempPrefix begins the names of temporaries. A name with a dot is taken by no
+// glob and no loader, and ldconfig(8) passes it over; it is not made from the
+// file's own name, which may be 255 bytes long.
+const tempPrefix = ".moult-"
+
+func tempName() string {
+	var b [8]byte
+	rand.Read(b[:])
+	return tempPrefix + hex.EncodeToString(b[:])
+}
+
+func sortedKeys[V any](m map[string]V) []string { return slices.Sorted(maps.Keys(m)) }
+
+// stageShared lays every new file beside where it will be.
+func (b *stager) stageShared(ctx context.Context) error {
+	fsys := b.s.t.fs
+	if err := makeDir(fsys, b.dir); err != nil {
+		return err
+	}
+	works := b.sharedWork()
+	staged := staging{Schema: 1}
+	for i := range works {
+		staged.Ops = append(staged.Ops, works[i].op)
+	}
+	staged.Ops = append(staged.Ops, b.removals()...)
+	if err := writeJSON(fsys, b.dir+"/staged.json", staged); err != nil {
+		return err
+	}
+	if err := errors.Join(fsys.SyncDir(b.dir), fsys.SyncDir(b.s.file("generations"))); err != nil {
+		return err
+	}
+	temps := map[string]string{} // first name of a group of hard links → its temporary
+	var files []*work
+	for i := range works {
+		w := &works[i]
+		switch {
+		case w.op.Kind == "mkdir":
+			if err := fsys.Mkdir(string(w.op.Temp)); err != nil {
+				return err
+			}
+			if err := fsys.SetMeta(string(w.op.Temp), meta(w.st.e, w.st.uid, w.st.gid)); err != nil {
+				return err
+			}
+		case w.op.Kind == "meta" || w.st.e.HardLink != "" && !w.beside:
+		default:
+			temps[w.st.e.Path] = string(w.op.Temp)
+			files = append(files, w)
+		}
+	}
+	if err := parallel(ctx, len(files), func(i int) error { return b.makeTemp(files[i]) }); err != nil {
+		return err
+	}
+	for i := range works {
+		if w := &works[i]; w.st.e.HardLink != "" && !w.beside && w.op.Temp != "" {
+			if err := fsys.Link(temps[w.st.e.HardLink], string(w.op.Temp)); err != nil {
+				return err
+			}
+		}
+	}
+	return b.writeBooks()
+}
+
+// work is one operation with the step that it comes from.
+type work struct {
+	op     op
+	st     *step
+	beside bool
+}
+
+// sharedWork lists what is to be placed, directories first.
+func (b *stager) sharedWork() []work {
+	var works []work
+	for i := range b.steps {
+		st := &b.steps[i]
+		want := fixOwners(*st.e, st.uid, st.gid)
+		switch {
+		case st.e.Type == release.Dir && st.found == nil:
+			works = append(works, work{op: op{Kind: "mkdir", Path: Path(st.is), Temp: b.temp1(st.is), New: toJSON(&want)}, st: st})
+		case st.e.Type == release.Dir:
+			if o, ok := b.dirMeta(st, &want); ok {
+				works = append(works, work{op: o, st: st})
+			}
+		case st.act == actCopy:
+			works = append(works, work{op: b.placing(st.is, st.found, &want), st: st})
+		case st.besideMe:
+			var there *release.Entry
+			if found, err := find(b.s.t.abs(st.is+newSuffix), "", nil); err == nil {
+				there = &found
+			}
+			works = append(works, work{op: b.placing(st.is+newSuffix, there, &want), st: st, beside: true})
+		}
+	}
+	return works
+}
+
+// placing is the operation that puts want at a path.
+func (b *stager) placing(path string, found, want *release.Entry) op {
+	o := op{Kind: "place", Path: Path(path), Temp: b.temp1(path), New: toJSON(want)}
+	if found != nil {
+		o.Kind, o.Old, o.Keep = "swap", toJSON(found), Path(b.s.keepName(path, found))
+	}
+	return o
+}
+
+// dirMeta changes the mode or owner of a directory that is ours, if the release
+// has changed it. One that was there before us stays as it is.
+func (b *stager) dirMeta(st *step, want *release.Entry) (op, bool) {
+	if b.liveM == nil || st.found.Type != release.Dir {
+		return op{}, false
+	}
+	was := b.liveM.Find(st.e.Path)
+	if was == nil || was.Type != release.Dir || differs(st.e, st.uid, st.gid, st.found, false) == "" {
+		return op{}, false
+	}
+	uid, gid, err := ownersOf(b.liveInfo).of(was)
+	if err != nil || differs(st.e, st.uid, st.gid, ptr(fixOwners(*was, uid, gid)), false) == "" {
+		return op{}, false
+	}
+	full, err := find(b.s.t.abs(st.is), "", nil)
+	if err != nil {
+		return op{}, false
+	}
+	return op{Kind: "meta", Path: Path(st.is), Old: toJSON(&full), New: toJSON(want)}, true
+}
+
+// temp1 is a temporary's name in the nearest directory that is there already:
+// the same mount, label and quota as the place that it is for.
+func (b *stager) temp1(path string) Path {
+	dir := parentOf(path)
+	for dir != "." && !exists(b.s.t.abs(dir)) {
+		dir = parentOf(dir)
+	}
+	return Path(join(dir, tempName()))
+}
+
+func (b *stager) makeTemp(w *work) error {
+	if w.st.e.Type == release.Symlink {
+		if err := b.s.t.fs.Symlink(w.st.e.Text, string(w.op.Temp)); err != nil {
+			return err
+		}
+		return b.s.t.fs.SetMeta(string(w.op.Temp), meta(w.st.e, w.st.uid, w.st.gid))
+	}
+	return b.copyFile(w.st, string(w.op.Temp))
+}
+
+// removals are the operations for what the live release has and the new one has
+// not: files first, then the directories that are empty by then.
+func (b *stager) removals() []op {
+	var ops, dirs []op
+	for _, e := range slices.Backward(b.removed) {
+		at := e.Path
+		if dir := parentOf(e.Path); dir != "." {
+			if real, why := b.s.t.realDir(dir); why == "" {
+				at = join(real, filepath.Base(e.Path))
+			}
+		}
+		if e.Type == release.Dir {
+			dirs = append(dirs, op{Kind: "rmdir", Path: Path(at)})
+			continue
+		}
+		found, err := find(b.s.t.abs(at), at, b.cache)
+		if err != nil || found.Type == release.Dir || found.Type == entryTypeOther {
+			continue // gone, or another thing by now
+		}
+		if uid, gid, err := ownersOf(b.liveInfo).of(e); err == nil && e.Keep && differs(e, uid, gid, &found, false) != "" {
+			continue // the user's
+		}
+		ops = append(ops, op{Kind: "remove", Path: Path(at), Old: toJSON(&found), Keep: Path(b.s.keepName(at, &found))})
+	}
+	return append(ops, dirs...)
+}
+
+// realDir follows the administrator's links in a directory's name.
+func (t *Target) realDir(dir string) (at, why string) {
+	if found, _, err := lstat(t.abs(dir)); err == nil && found.Type == release.Dir {
+		if real, err := filepath.EvalSymlinks(t.abs(dir)); err == nil && real == t.abs(dir) {
+			return dir, ""
+		}
+	}
+	return t.follow(dir)
+}
+
+// readStaging is what a stage has laid out; nil if it never came to that.
+func (s *state) readStaging(dir string) (*staging, error) {
+	var st staging
+	err := readJSON(s.abs(dir+"/staged.json"), &st)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil
+	}
+	return &st, err
+}
+
+// removeTemps removes the temporaries that a stage has made and no commit has
+// placed. Only names that are recorded and look like ours are touched.
+func (s *state) removeTemps(dir string) error {
+	st, err := s.readStaging(dir)
+	if st == nil || err != nil {
+		// It is written whole or not at all, and before the first temporary.
+		return err
+	}
+	touched := map[string]bool{}
+	for _, o := range st.Ops {
+		temp := string(o.Temp)
+		if temp == "" || !isTemp(temp) || !exists(s.t.abs(temp)) {
+			continue
+		}
+		if err := removeTree(s.t, temp); err != nil {
+			return err
+		}
+		touched[parentOf(temp)] = true
+	}
+	return s.syncDirs(touched)
+}
+
+func isTemp(name string) bool {
+	base := filepath.Base(name)
+	return len(base) == len(tempPrefix)+16 && base[:len(tempPrefix)] == tempPrefix && cleanPath(name)
+}
+
+// manyDirs is from how many directories on one syncfs(2) is cheaper than an
+// fsync(2) each.
+const manyDirs = 16
+
+func (s *state) syncDirs(dirs map[string]bool) error {
+	if len(dirs) > manyDirs {
+		return s.t.fs.SyncFS()
+	}
+	for _, dir := range sortedKeys(dirs) {
+		if err := s.t.fs.SyncDir(dir); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return err
+		}
+	}
+	return nil
+}
+
+// copyTemp makes a temporary that holds what an object of ours holds.
+func copyTemp(t *Target, from, to string) error {
+	src, err := os.OpenFile(t.abs(from), os.O_RDONLY|unix.O_NOFOLLOW|unix.O_NONBLOCK, 0)
+	if err != nil {
+		return err
+	}
+	defer src.Close()
+	found, err := find(t.abs(from), "", nil)
+	if err != nil {
+		return err
+	}
+	f, err := t.fs.Create(to)
+	if err != nil {
+		return err
+	}
+	if err = f.CopyFrom(src, found.Size); err == nil {
+		err = f.SetMeta(meta(&found, atoi(found.Owner), atoi(found.Group)))
+	}
+	return errors.Join(err, f.Close())
+}
+
+var _ = disk.Meta{}

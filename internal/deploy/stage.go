@@ -1,0 +1,283 @@
+package deploy
+
+import (
+	"crypto/sha256"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"strconv"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"syscall"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"moult.example/internal/disk"
+	"moult.example/internal/release"
+)
+
+// stager fills one generation. The files that it makes are private until the
+// stage directory is renamed (owned) or the commit exchanges them (shared).
+type stager struct {
+	*plan
+	n    int    // the new generation's number
+	dir  string // its directory while it is not complete, below the target
+
+	files, bytes atomic.Int64
+	allFiles     int
+	allBytes     int64
+	eventMu      sync.Mutex
+}
+
+// newStager counts what there is to do.
+func newStager(p *plan, n int) *stager {
+	b := &stager{plan: p, n: n, dir: p.s.file(stageDir(n))}
+	for i := range p.steps {
+		if st := &p.steps[i]; st.e.Type == release.File && st.act == actCopy {
+			b.allFiles++
+			b.allBytes += st.e.Size
+		}
+	}
+	return b
+}
+
+func (b *stager) progress(bytes int64) {
+	files, done := b.files.Add(1), b.bytes.Add(bytes)
+	if b.s.t.opts.OnEvent == nil {
+		return
+	}
+	b.eventMu.Lock()
+	defer b.eventMu.Unlock()
+	b.s.t.event(Event{Job: "stage", Files: int(files), Bytes: done, AllFiles: b.allFiles, AllBytes: b.allBytes})
+}
+
+// copyFile makes the file of a step under name, with bytes and metadata, and
+// checks that the bytes are what the manifest says, or fills in what they are.
+// It is not synced yet.
+func (b *stager) copyFile(st *step, name string) (err error) {
+	src, err := b.rel.OpenFile(st.e)
+	if err != nil {
+		return err
+	}
+	defer src.Close()
+	f, err := b.s.t.fs.Create(name)
+	if err != nil {
+		return err
+	}
+	defer func() {
+		if err2 := f.Close(); err == nil {
+			err = err2
+		}
+	}()
+	digest, err := copyBytes(f, src, st.e)
+	if err != nil {
+		return err
+	}
+	if st.e.Digest.IsZero() {
+		st.e.Digest = digest
+	} else if digest != st.e.Digest {
+		return fmt.Errorf("%s: its bytes do not have the digest that the manifest says (%s, not %s): damaged, or changed while it was read",
+			Path(st.e.Path).Quoted(), digest.Short(), st.e.Digest.Short())
+	}
+	if err := f.SetMeta(meta(st.e, st.uid, st.gid)); err != nil {
+		return err
+	}
+	f.StartSync()
+	b.progress(st.e.Size)
+	return nil
+}
+
+// copyBytes fills f with the bytes of an entry and returns their digest.
+func copyBytes(f disk.File, src io.ReadCloser, e *release.Entry) (digest release.Digest, err error) {
+	if file, ok := src.(*os.File); ok {
+		return copyOpen(f, file, e)
+	}
+	h := sha256.New()
+	buf := bufs.Get().(*[]byte)
+	defer bufs.Put(buf)
+	var off int64
+	for {
+		n, err := io.ReadFull(src, *buf)
+		piece := (*buf)[:n]
+		h.Write(piece)
+		if n > 0 && !(e.Sparse && allZero(piece)) {
+			if _, err := f.WriteAt(piece, off); err != nil {
+				return digest, err
+			}
+		}
+		off += int64(n)
+		if err == io.EOF || err == io.ErrUnexpectedEOF {
+			break
+		}
+		if err != nil {
+			return digest, fmt.Errorf("%s: %w", Path(e.Path).Quoted(), err)
+		}
+		if off > e.Size {
+			break
+		}
+	}
+	if off != e.Size {
+		return digest, fmt.Errorf("%s: %d bytes long, not %d as the manifest says", Path(e.Path).Quoted(), off, e.Size)
+	}
+	h.Sum(digest[:0])
+	if e.Sparse {
+		err = f.Truncate(e.Size)
+	}
+	return digest, err
+}
+
+// copyOpen copies from a file of this host: cloned where the file system can.
+// The source is digested after it was copied; that it is the same before and
+// after, by size and times, says that the digest is that of the copy.
+func copyOpen(f disk.File, src *os.File, e *release.Entry) (digest release.Digest, err error) {
+	before, err := src.Stat()
+	if err != nil {
+		return digest, err
+	}
+	if !before.Mode().IsRegular() || before.Size() != e.Size {
+		return digest, changed(e)
+	}
+	if err := f.CopyFrom(src, e.Size); errors.Is(err, io.ErrUnexpectedEOF) {
+		return digest, changed(e)
+	} else if err != nil {
+		return digest, err
+	}
+	if digest, err = hashOpen(io.NewSectionReader(src, 0, e.Size)); err != nil {
+		return digest, err
+	}
+	after, err := src.Stat()
+	if err != nil {
+		return digest, err
+	}
+	a, b := before.Sys().(*syscall.Stat_t), after.Sys().(*syscall.Stat_t)
+	if a.Size != b.Size || a.Mtim != b.Mtim || a.Ctim != b.Ctim {
+		return digest, changed(e)
+	}
+	return digest, nil
+}
+
+func changed(e *release.Entry) error {
+	return fmt.Errorf("%s: the source changed while it was read", Path(e.Path).Quoted())
+}
+
+func allZero(b []byte) bool {
+	for _, c := range b {
+		if c != 0 {
+			return false
+		}
+	}
+	return true
+}
+
+// writeBooks puts manifest and info into the stage directory.
+func (b *stager) writeBooks() error {
+	books := b.s.books(b.dir)
+	if err := writeFile(b.s.t.fs, books+"/manifest", b.m.Encode(), false); err != nil {
+		return err
+	}
+	info := Info{
+		Schema: 1, Release: b.m.ID().String(), Version: b.m.Version, Name: b.s.name, Time: b.s.t.opts.Now().UTC(),
+		UID: os.Geteuid(), GID: os.Getegid(), Base: b.live,
+	}
+	data, err := json.MarshalIndent(info, "", "  ")
+	if err != nil {
+		return err
+	}
+	return writeFile(b.s.t.fs, books+"/info.json", append(data, '\n'), false)
+}
+
+// publish makes everything durable and gives the generation its name.
+func (b *stager) publish() error {
+	if err := b.s.t.fs.SyncFS(); err != nil {
+		return err
+	}
+	if err := b.s.t.fs.Place(b.dir, b.s.file(genDir(b.n))); err != nil {
+		return err
+	}
+	return b.s.t.fs.SyncDir(b.s.file("generations"))
+}
+
+// dropStage takes back a stage that did not succeed. What it cannot remove, the
+// next recovery will.
+func (b *stager) dropStage(cause error) error {
+	if err := b.s.removeStage(b.n); err != nil {
+		return errors.Join(cause, fmt.Errorf("clean up: %w", err))
+	}
+	return cause
+}
+
+// removeTree removes a directory of ours with all that is in it, or a file. A
+// name that is not there is fine.
+func removeTree(t *Target, name string) error {
+	err := t.fs.Remove(name)
+	if err == nil || errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	if !errors.Is(err, unix.ENOTEMPTY) && !errors.Is(err, unix.EEXIST) {
+		return err
+	}
+	entries, err := os.ReadDir(t.abs(name))
+	if err != nil {
+		return err
+	}
+	for _, e := range entries {
+		if err := removeTree(t, name+"/"+e.Name()); err != nil {
+			return err
+		}
+	}
+	return t.fs.Remove(name)
+}
+
+// saveCache keeps what is known about the files that are live now: name says
+// where each is. link(2) and rename(2) have moved their change times. It is a
+// cache: failing to write it is nothing to fail for, and it is not synced.
+func (p *plan) saveCache(name func(st *step) string) {
+	fresh := release.NewCache()
+	for i := range p.steps {
+		st := &p.steps[i]
+		if st.e.Type != release.File || st.act == actKeep || st.e.Digest.IsZero() {
+			continue
+		}
+		var u unix.Stat_t
+		if unix.Lstat(p.s.t.abs(name(st)), &u) == nil && u.Size == st.e.Size {
+			fresh.Store(st.is, statOf(&u), st.e.Digest, time.Now())
+		}
+	}
+	p.s.saveCache("cache", fresh)
+	if c := p.opts.SourceCache; c != nil {
+		_ = writeFile(p.s.t.fs, sourceCache, c.Encode(), false)
+	}
+}
+
+// saveCache writes a stat cache.
+func (s *state) saveCache(name string, c *release.Cache) {
+	_ = writeFile(s.t.fs, s.file(name), c.Encode(), false)
+}
+
+// parentOf is the directory of a name, "." for one at the top.
+func parentOf(name string) string {
+	if i := strings.LastIndexByte(name, '/'); i >= 0 {
+		return name[:i]
+	}
+	return "."
+}
+
+// afterStage remembers what is known about the new files.
+func (b *stager) afterStage() {
+	b.saveCache(func(st *step) string {
+		if b.s.layout == Owned {
+			return b.s.file(genDir(b.n) + "/" + st.e.Path)
+		}
+		return st.is
+	})
+}
+
+func atoi(s string) int {
+	n, _ := strconv.Atoi(s)
+	return n
+}

@@ -1,0 +1,198 @@
+package deploy
+
+import (
+	"context"
+	"errors"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+	"sync/atomic"
+
+	"golang.org/x/sys/unix"
+
+	"moult.example/internal/release"
+)
+
+// Verification is what Verify has found.
+type Verification struct {
+	Schema     int       `json:"schema"`
+	Target     Path      `json:"target"`
+	Name       string    `json:"name"`
+	Generation int       `json:"generation"`
+	Release    string    `json:"release"`
+	Files      int       `json:"files"` // files and links looked at
+	Bytes      int64     `json:"bytes"` // read
+	Damage     []Problem `json:"damage,omitempty"`
+	Kept       []Path    `json:"kept,omitempty"`  // changed, but theirs to change
+	Extra      []Path    `json:"extra,omitempty"` // owned: in the live tree, and no release's
+	CutShort   bool      `json:"cut_short,omitempty"`
+}
+
+// Verify reads every file of the live generation and says what is not as the
+// release says: bytes, modes, owners, attributes, link texts, hard links. It
+// trusts no cache, and writes nothing.
+func (t *Target) Verify(ctx context.Context, name string) (Verification, error) {
+	v := Verification{Schema: 1, Target: Path(t.path)}
+	s, err := t.state(name)
+	if err != nil {
+		return v, err
+	}
+	v.Name, v.CutShort = s.name, s.cutShort()
+	if v.Generation, err = s.live(); err != nil {
+		return v, err
+	}
+	if v.Generation == noGeneration {
+		return v, nil
+	}
+	m, err := s.manifest(v.Generation)
+	if err != nil {
+		return v, err
+	}
+	v.Release = m.ID().String()
+	for i := range m.Entries {
+		if e := &m.Entries[i]; e.Type != release.Dir {
+			v.Files++
+			v.Bytes += e.Size
+		}
+	}
+	found, err := s.verifyGeneration(ctx, v.Generation, m, release.NewCache())
+	if err != nil {
+		return v, err
+	}
+	for _, p := range found {
+		if e := m.Find(string(p.Path)); e != nil && e.Keep {
+			v.Kept = append(v.Kept, p.Path)
+		} else {
+			v.Damage = append(v.Damage, p)
+		}
+	}
+	if s.layout == Owned {
+		missing, _ := s.checkLinks(m)
+		for _, name := range missing {
+			v.Damage = append(v.Damage, Problem{Path(name), "the link to it in the target is missing or another's", "moult recover " + t.path})
+		}
+		v.Extra, err = s.extra(v.Generation, m)
+	}
+	return v, err
+}
+
+// verifyGeneration compares a generation with its manifest, by path order. In
+// an owned target files that the user may change are compared as well; who
+// rolls back takes them over later.
+func (s *state) verifyGeneration(ctx context.Context, n int, m *release.Manifest, cache *release.Cache) ([]Problem, error) {
+	info, err := s.info(n)
+	if err != nil {
+		return nil, err
+	}
+	who := ownersOf(info)
+	uids, gids := make([]int, len(m.Entries)), make([]int, len(m.Entries))
+	for i := range m.Entries {
+		if uids[i], gids[i], err = who.of(&m.Entries[i]); err != nil {
+			return nil, err
+		}
+	}
+	live, err := s.live()
+	if err != nil {
+		return nil, err
+	}
+	var mu sync.Mutex
+	var damage []Problem
+	var files, bytes atomic.Int64
+	err = parallel(ctx, len(m.Entries), func(i int) error {
+		e := &m.Entries[i]
+		if e.Keep && n != live {
+			return nil
+		}
+		why, err := s.verifyEntry(n, e, uids[i], gids[i], m.Times, cache)
+		if err != nil {
+			return err
+		}
+		mu.Lock()
+		defer mu.Unlock()
+		if why != "" {
+			damage = append(damage, Problem{Path: Path(e.Path), Why: why})
+		}
+		s.t.event(Event{Job: "verify", Files: int(files.Add(1)), Bytes: bytes.Add(e.Size), AllFiles: len(m.Entries)})
+		return nil
+	})
+	slices.SortFunc(damage, func(a, b Problem) int { return strings.Compare(string(a.Path), string(b.Path)) })
+	return damage, err
+}
+
+func (s *state) verifyEntry(n int, e *release.Entry, uid, gid int, times bool, cache *release.Cache) (string, error) {
+	path := s.place(n, e.Path)
+	found, err := find(path, e.Path, cache)
+	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, unix.ENOTDIR) {
+		return "missing", nil
+	}
+	if err != nil {
+		return "", err
+	}
+	if e.Type == release.Dir && s.layout == Shared {
+		// A directory may have been there before us, or be a link of the
+		// administrator's to one.
+		if st, err := os.Stat(path); err == nil && st.IsDir() {
+			return "", nil
+		}
+	}
+	if why := differs(e, uid, gid, &found, times); why != "" {
+		return why, nil
+	}
+	if e.HardLink != "" {
+		a, err := os.Lstat(s.place(n, e.HardLink))
+		b, err2 := os.Lstat(path)
+		if err != nil || err2 != nil || !os.SameFile(a, b) {
+			return "is no longer a hard link to " + Path(e.HardLink).Quoted(), nil
+		}
+	}
+	return "", nil
+}
+
+// place is where a path of a generation is.
+func (s *state) place(n int, path string) string {
+	if s.layout == Owned {
+		return s.abs(genDir(n) + "/" + path)
+	}
+	return s.t.abs(path)
+}
+
+// extra lists what is in a generation and is neither the release's nor ours.
+func (s *state) extra(n int, m *release.Manifest) ([]Path, error) {
+	root := s.abs(genDir(n))
+	var extra []Path
+	err := filepath.WalkDir(root, func(path string, d fs.DirEntry, err error) error {
+		if err != nil {
+			return err
+		}
+		if path == root {
+			return nil
+		}
+		name := path[len(root)+1:]
+		if name == dotMoult {
+			return filepath.SkipDir
+		}
+		if m.Find(name) != nil || !strings.Contains(name, "/") && isLink(path, backText(name)) || isNew(m, name) {
+			return nil
+		}
+		extra = append(extra, Path(name))
+		if d.IsDir() {
+			return filepath.SkipDir
+		}
+		return nil
+	})
+	return extra, err
+}
+
+// isNew says that name is the release's version that was laid beside a file
+// that the user has changed.
+func isNew(m *release.Manifest, name string) bool {
+	base, ok := strings.CutSuffix(name, newSuffix)
+	if !ok {
+		return false
+	}
+	e := m.Find(base)
+	return e != nil && e.Keep
+}
