@@ -210,10 +210,8 @@ func (in *installer) placeDirectory(d disk.FS, look *os.File, dir, base string, 
 	}
 	meta, err := dirMeta(fdPath(look)+"/"+temp, spec, true)
 	if err == nil {
-		if label := in.o.LabelFor(dir); label != "" {
-			if _, attrErr := attrOf(fdPath(look)+"/.", labelAttr); attrErr == nil {
-				meta.Xattrs[labelAttr] = label
-			}
+		if label := in.labelAt(look, dir); label != "" {
+			meta.Xattrs[labelAttr] = label
 		}
 		if err = d.SetMeta(temp, meta); err == nil {
 			err = d.Place(temp, base)

@@ -1,6 +1,7 @@
 package deploy
 
 import (
+	"os"
 	"os/exec"
 	"path/filepath"
 	"strings"
@@ -47,16 +48,18 @@ func (in *installer) label(it *installItem) string {
 		label, _ := attrOf(real, labelAttr)
 		return label
 	}
-	return in.labelAt(it.dest)
+	return in.labelAt(in.dir, it.dest)
 }
 
-func (in *installer) labelAt(path string) string {
+// labelAt is the policy's label for a path, or "" if the file system that the
+// directory is on has none.
+func (in *installer) labelAt(dir *os.File, path string) string {
 	label := in.o.LabelFor(path)
-	if label == "" || in.dir == nil {
+	if label == "" || dir == nil {
 		return label
 	}
-	if _, err := attrOf(in.look("."), labelAttr); err != nil {
-		return "" // the file system has no labels
+	if _, err := attrOf(fdPath(dir)+"/.", labelAttr); err != nil {
+		return ""
 	}
 	return label
 }

@@ -1,0 +1,248 @@
+package main
+
+import (
+	"fmt"
+	"io"
+	"slices"
+	"strings"
+
+	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
+
+	"moult.example/internal/deploy"
+)
+
+// installFlags are the flags of install as they are written; their meaning is
+// found when all are known.
+type installFlags struct {
+	deploy.InstallOptions
+	targets      []string
+	backup       bool // -b
+	control      string
+	context      string
+	defaultLabel bool // -Z
+	ignored      bool // -c
+	verbose      bool
+}
+
+func newInstallCommand(a *app) *cobra.Command {
+	var f installFlags
+	c := &cobra.Command{
+		Use:   "install [FLAGS] SOURCE... DEST",
+		Short: "install files as install(1) does, safe while they are in use",
+		Long: `Copy files to their places and set their mode and owner, with the forms and
+the flags of install(1):
+
+  moult install SOURCE DEST            under that name, or into that directory
+  moult install SOURCE... DIRECTORY    into a directory that exists
+  moult install -t DIRECTORY SOURCE... the same; with -D it is made
+  moult install -d DIRECTORY...        make directories, as far as missing
+
+Each file is made whole under a name of its own, is synced, and then takes its
+place in one step: whoever runs or maps the old file keeps it. Several files
+are all made before the first takes its place. Unlike install(1), an error
+means that nothing was installed, none of the files.
+
+A new file has mode 0755 and belongs to who runs this; other names of the old
+file keep the old bytes.`,
+		Example: `  moult install build/tool /usr/local/bin
+  moult install -m 644 -D unit/tool.service /etc/systemd/system/tool.service
+  moult install --keep build/server /opt/server/bin/server
+  make install INSTALL="moult install"`,
+		Annotations: exits(statusUnfinished),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			return a.install(cmd, &f, args)
+		},
+	}
+	f.define(c.Flags())
+	c.Flags().SetNormalizeFunc(abbreviations(c))
+	return c
+}
+
+func (f *installFlags) define(flags *pflag.FlagSet) {
+	flags.SortFlags = false
+	flags.StringVarP(&f.Mode, "mode", "m", "", "`MODE` as in chmod, without the umask (default 0755)")
+	flags.StringVarP(&f.Owner, "owner", "o", "", "give it to a `USER`")
+	flags.StringVarP(&f.Group, "group", "g", "", "give it to a `GROUP`")
+	flags.BoolVar(&f.Keep, "keep", false, "keep mode, owner, ACL and label of the file replaced")
+	flags.BoolVar(&f.KeepCaps, "keep-caps", false, "as --keep, and its capabilities and set-id bits too")
+	flags.BoolVarP(&f.Times, "preserve-timestamps", "p", false, "keep the source's modification time")
+	flags.BoolVarP(&f.Directories, "directory", "d", false, "make directories: all operands are such")
+	flags.BoolVarP(&f.MakeLeading, "leading", "D", false, "make the directories on the way to DEST, or -t's")
+	flags.StringArrayVarP(&f.targets, "target-directory", "t", nil, "install all operands into a `DIRECTORY`")
+	flags.BoolVarP(&f.NoTargetDir, "no-target-directory", "T", false, "DEST is the name of a file, not a directory")
+	flags.BoolVarP(&f.Compare, "compare", "C", false, "leave alone what is the same in content, owner and mode")
+	flags.StringVar(&f.control, "backup", "", "keep the old file: none, simple, numbered or existing")
+	flags.Lookup("backup").NoOptDefVal = defaultControl
+	flags.Lookup("backup").Usage = "keep the old file; `CONTROL` is none, simple, numbered, existing"
+	flags.BoolVarP(&f.backup, "make-backup", "b", false, "as --backup without CONTROL")
+	flags.StringVarP(&f.Suffix, "suffix", "S", "", "`SUFFIX` of a simple backup (default ~)")
+	flags.BoolVarP(&f.Strip, "strip", "s", false, "strip symbols")
+	flags.StringVar(&f.StripProgram, "strip-program", "", "`PROGRAM` that does it (default strip)")
+	flags.BoolVar(&f.Label.Preserve, "preserve-context", false, "keep the source's SELinux label")
+	flags.BoolVarP(&f.defaultLabel, "default-context", "Z", false, "set the SELinux label of the policy")
+	flags.StringVar(&f.context, "context", "", "set the SELinux label `CTX`, or as -Z without")
+	flags.Lookup("context").NoOptDefVal = defaultContext
+	flags.BoolVar(&f.NoSync, "no-sync", false, "do not wait for the disk: for staging roots of packages")
+	flags.BoolVarP(&f.DryRun, "dry-run", "n", false, "say what would be done, and change nothing")
+	flags.BoolVarP(&f.verbose, "verbose", "v", false, "say what is done, as install -v does")
+	flags.BoolVarP(&f.ignored, "copy", "c", false, "ignored, for old makefiles")
+}
+
+// What --backup and --context have without a value. No file system and no policy
+// knows such names.
+const (
+	defaultControl = "default"
+	defaultContext = "default"
+)
+
+// abbreviations lets long flags be cut short as long as they stay clear, as all
+// GNU programs do.
+func abbreviations(c *cobra.Command) func(*pflag.FlagSet, string) pflag.NormalizedName {
+	names := []string{"help", "json", "quiet"}
+	c.Flags().VisitAll(func(f *pflag.Flag) { names = append(names, f.Name) })
+	return func(_ *pflag.FlagSet, name string) pflag.NormalizedName {
+		var found []string
+		for _, n := range names {
+			if strings.HasPrefix(n, name) {
+				found = append(found, n)
+			}
+		}
+		if len(found) == 1 && !slices.Contains(names, name) {
+			return pflag.NormalizedName(found[0])
+		}
+		return pflag.NormalizedName(name)
+	}
+}
+
+func (a *app) install(cmd *cobra.Command, f *installFlags, operands []string) error {
+	if err := f.settle(cmd, a.getenv, operands); err != nil {
+		return err
+	}
+	f.Disk = a.disk
+	result, err := deploy.Install(cmd.Context(), f.InstallOptions)
+	for _, w := range result.Warnings {
+		a.remark("warning: %s", w)
+	}
+	if err != nil && !result.Changed {
+		return err
+	}
+	if printErr := a.print(installDocument(result, f.DryRun), func(w io.Writer) {
+		if !f.verbose && !f.DryRun {
+			return
+		}
+		for _, line := range result.Verbose("moult install") {
+			fmt.Fprintln(w, line)
+		}
+	}); err == nil {
+		err = printErr
+	}
+	return err
+}
+
+// settle turns flags and operands into options, and refuses what cannot be meant.
+func (f *installFlags) settle(cmd *cobra.Command, getenv func(string) string, operands []string) error {
+	bad := func(format string, args ...any) error {
+		return &usageError{message: fmt.Sprintf(format, args...), hint: "moult install --help has the forms and the flags"}
+	}
+	for _, name := range []string{"mode", "owner", "group"} {
+		if flag := cmd.Flags().Lookup(name); flag.Changed && flag.Value.String() == "" {
+			return bad("invalid %s ''", name)
+		}
+	}
+	switch {
+	case f.Directories && f.Strip:
+		return bad("the strip option may not be used when installing a directory")
+	case f.Directories && len(f.targets) > 0:
+		return bad("target directory not allowed when installing a directory")
+	case len(f.targets) > 1:
+		return bad("multiple target directories specified")
+	case f.Compare && f.Times:
+		return bad("options --compare (-C) and --preserve-timestamps are mutually exclusive")
+	case f.Compare && f.Strip:
+		return bad("options --compare (-C) and --strip are mutually exclusive")
+	case f.NoTargetDir && len(f.targets) > 0:
+		return bad("cannot combine --target-directory (-t) and --no-target-directory (-T)")
+	case len(operands) == 0:
+		return bad("missing file operand")
+	case f.NoTargetDir && len(operands) > 2:
+		return bad("extra operand %q", operands[2])
+	case len(operands) == 1 && !f.Directories && len(f.targets) == 0:
+		return bad("missing destination file operand after %q", operands[0])
+	}
+	f.Sources = operands
+	switch {
+	case f.Directories:
+	case len(f.targets) > 0:
+		if f.TargetDir = f.targets[0]; f.TargetDir == "" {
+			return bad("the target directory has no name")
+		}
+	default:
+		f.Dest = operands[len(operands)-1]
+		f.Sources = operands[:len(operands)-1]
+	}
+	f.settleLabel()
+	return f.settleBackup(cmd, getenv)
+}
+
+func (f *installFlags) settleLabel() {
+	f.Label.Policy = f.defaultLabel || f.context == defaultContext
+	if f.context != defaultContext {
+		f.Label.Context = f.context
+	}
+}
+
+// settleBackup finds out how the old file is to be kept: what --backup says,
+// else what the environment says, else numbered where there are such.
+func (f *installFlags) settleBackup(cmd *cobra.Command, getenv func(string) string) error {
+	if f.Suffix == "" {
+		f.Suffix = getenv("SIMPLE_BACKUP_SUFFIX")
+	}
+	flags := cmd.Flags()
+	if !f.backup && !flags.Changed("backup") && !flags.Changed("suffix") {
+		return nil
+	}
+	control := f.control
+	if control == "" || control == defaultControl {
+		control = getenv("VERSION_CONTROL")
+	}
+	if control == "" {
+		control = "existing"
+	}
+	var err error
+	if f.Backup, err = deploy.ParseBackup(control); err != nil {
+		return &usageError{message: err.Error()}
+	}
+	return nil
+}
+
+// installation is the JSON document of install.
+type installation struct {
+	Made     []deploy.Path   `json:"made,omitempty"`
+	Files    []installedFile `json:"files"`
+	Warnings []string        `json:"warnings,omitempty"`
+	Changed  bool            `json:"changed"`
+	DryRun   bool            `json:"dry_run,omitempty"`
+}
+
+type installedFile struct {
+	Source    deploy.Path `json:"source"`
+	Dest      deploy.Path `json:"dest"`
+	Replaced  bool        `json:"replaced"`
+	Backup    deploy.Path `json:"backup,omitempty"`
+	Unchanged bool        `json:"unchanged,omitempty"`
+}
+
+func installDocument(r deploy.InstallResult, dryRun bool) installation {
+	d := installation{Files: []installedFile{}, Warnings: r.Warnings, Changed: r.Changed, DryRun: dryRun}
+	for _, dir := range r.Made {
+		d.Made = append(d.Made, deploy.Path(dir))
+	}
+	for _, f := range r.Files {
+		d.Files = append(d.Files, installedFile{
+			Source: deploy.Path(f.Source), Dest: deploy.Path(f.Dest), Replaced: f.Replaced,
+			Backup: deploy.Path(f.Backup), Unchanged: f.Unchanged,
+		})
+	}
+	return d
+}
