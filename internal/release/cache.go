@@ -6,6 +6,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 )
@@ -44,7 +45,7 @@ type cacheEntry struct {
 	path   string
 	stat   Stat
 	digest Digest
-	used   bool // since the cache was loaded
+	used   bool // since the last sweep
 }
 
 const (
@@ -102,12 +103,18 @@ func (c *Cache) Forget(path string) {
 	}
 }
 
-// Sweep drops the files that were neither found nor stored since the cache was
-// loaded, which is right after a pass over all files.
+// Sweep ends a pass over all files: it drops those that were neither found nor
+// stored since the cache was made, loaded or swept.
 func (c *Cache) Sweep() {
+	n := len(c.entries)
+	c.entries = slices.DeleteFunc(c.entries, func(e cacheEntry) bool { return !e.used })
+	if len(c.entries) < n {
+		clear(c.index)
+	}
 	for i := range c.entries {
-		if e := &c.entries[i]; !e.used {
-			c.Forget(e.path)
+		c.entries[i].used = false
+		if len(c.index) < len(c.entries) {
+			c.index[c.entries[i].path] = i
 		}
 	}
 }

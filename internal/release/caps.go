@@ -35,10 +35,7 @@ func parseCaps(text string) (string, error) {
 		}
 	}
 	// A file has one effective bit for all its capabilities.
-	if c.effective != 0 && c.effective&^(c.permitted|c.inheritable) != 0 {
-		return "", fmt.Errorf("%q: a capability that is effective must be permitted or inheritable too", text)
-	}
-	if c.effective != 0 && c.effective != c.permitted|c.inheritable {
+	if c.effective != 0 && (c.permitted|c.inheritable)&^c.effective != 0 {
 		return "", fmt.Errorf("%q: on a file either all capabilities are effective or none", text)
 	}
 	magic := uint32(0x02000000)

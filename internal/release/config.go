@@ -68,16 +68,28 @@ func parseConfig(path string, text []byte) (*Config, error) {
 	c := &Config{Path: path, lines: scanTOML(string(text))}
 	md, err := toml.Decode(string(text), c)
 	if err != nil {
-		var pe toml.ParseError
-		if errors.As(err, &pe) {
-			return nil, c.at(pe.Position.Line, "%s", pe.Message)
-		}
-		return nil, c.at(1, "%w", err)
+		return nil, c.tomlError(err)
 	}
 	if unknown := md.Undecoded(); len(unknown) > 0 {
 		return nil, c.at(c.lines.find(-1, unknown[0]...), "%q is not known", unknown[0].String())
 	}
 	return c, c.check()
+}
+
+// tomlError gives an error of the parser our form.
+func (c *Config) tomlError(err error) error {
+	var pe toml.ParseError
+	if errors.As(err, &pe) {
+		return c.at(pe.Position.Line, "%s", pe.Message)
+	}
+	// A value of the wrong type has its line in the text only.
+	var line int
+	var key string
+	message := strings.TrimPrefix(err.Error(), "toml: ")
+	if n, _ := fmt.Sscanf(message, "line %d (last key %q): ", &line, &key); n == 2 {
+		_, message, _ = strings.Cut(message, "): ")
+	}
+	return c.at(line, "%s: %s", key, message)
 }
 
 // at makes an error that names the line.
