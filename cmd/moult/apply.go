@@ -86,8 +86,8 @@ moult commit does that, at once. Whatever can fail, or take long, happens here.
 A generation that was staged before and never committed is dropped.
 
 ` + releaseForms,
-		Example: `  moult stage ./build /opt/app
-  moult commit /opt/app`,
+		Example: `  moult stage ./build /opt/app && moult commit /opt/app
+  moult stage --dry-run app.tar.zst /opt/app`,
 		Annotations:       exits(statusUnfinished, statusBusy),
 		Args:              operands("RELEASE", "TARGET"),
 		ValidArgsFunction: completeTarget(1),

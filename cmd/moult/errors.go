@@ -47,10 +47,6 @@ func (e *usageError) Error() string { return e.message }
 // its result, so nothing more is said.
 var errFound = errors.New("found something")
 
-// errMissed ends a command that did what it could and has already said what it
-// could not do; the status is 1.
-var errMissed = errors.New("not everything was done")
-
 // diagnosis is everything that a failed command says.
 type diagnosis struct {
 	Error    string           `json:"error"`
@@ -68,8 +64,6 @@ func diagnose(err error) diagnosis {
 	switch {
 	case errors.As(err, &usage):
 		d.Status, d.Hint = statusUsage, usage.hint
-	case errors.Is(err, errFound):
-		d.Status = statusFound
 	case errors.Is(err, deploy.ErrUnfinished):
 		d.Status, d.Hint = statusUnfinished, "moult recover finishes it, and so does the next command that writes"
 	case errors.Is(err, deploy.ErrCutShort):
@@ -90,6 +84,8 @@ func diagnose(err error) diagnosis {
 		d.Hint = "moult status lists the generations"
 	case errors.Is(err, deploy.ErrNewer):
 		d.Hint = "use the moult that wrote it, or a newer one"
+	case errors.Is(err, errFound):
+		d.Status = statusFound
 	case errors.Is(err, unix.ENOSPC), errors.Is(err, unix.EDQUOT):
 		d.Hint = "moult gc frees what no process uses any more"
 	case errors.Is(err, fs.ErrPermission):
@@ -106,7 +102,7 @@ func (a *app) report(cmd *cobra.Command, err error) int {
 		return statusDone
 	}
 	d := diagnose(err)
-	if errors.Is(err, errFound) || errors.Is(err, errMissed) {
+	if err == errFound {
 		return d.Status
 	}
 	prefix := "moult: "

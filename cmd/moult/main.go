@@ -19,15 +19,19 @@ func main() {
 }
 
 // run is the whole program but for its process: it returns the exit status.
+func run(args []string, stdin io.Reader, stdout, stderr io.Writer, environ []string) int {
+	return newApp(stdin, stdout, stderr, environ).run(args)
+}
+
+// run does what a command line says.
 //
 // The first SIGINT, SIGTERM or SIGHUP cancels the context, which stops whatever
 // has not passed the point of no return. Later ones are swallowed: a commit
 // that has begun takes milliseconds to finish and would have to be recovered
 // if it did not.
-func run(args []string, stdin io.Reader, stdout, stderr io.Writer, environ []string) int {
+func (a *app) run(args []string) int {
 	ctx, stop := signal.NotifyContext(context.Background(), stopSignals()...)
 	defer stop()
-	a := newApp(stdin, stdout, stderr, environ)
 	a.args = args
 	root := newRootCommand(a)
 	root.SetArgs(args)

@@ -14,8 +14,8 @@ func newPinCommand(a *app) *cobra.Command {
 		Use:   "pin [FLAGS] TARGET [GENERATION]",
 		Short: "keep a generation for good",
 		Long: `Keep a generation, the live one if none is named, from being collected, until
---remove says otherwise. What was in a target before moult adopted it, generation
-0, is pinned from the start.`,
+--remove says otherwise. Generation 0, what was in a target before moult adopted
+it, is pinned from the start.`,
 		Example: `  moult pin /opt/app
   moult pin --remove /opt/app 40`,
 		Annotations:       exits(statusUnfinished, statusBusy),

@@ -1,0 +1,125 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"strings"
+	"testing"
+
+	"golang.org/x/sys/unix"
+
+	"moult.example/internal/deploy"
+)
+
+// TestDiagnose holds the exit statuses, which are an interface: a change here
+// breaks other people's programs.
+func TestDiagnose(t *testing.T) {
+	wrap := func(err error) error { return fmt.Errorf("stage lib/x.so: %w", err) }
+	for _, c := range []struct {
+		err    error
+		status int
+		hint   string
+	}{
+		{errors.New("anything"), 1, ""},
+		{&usageError{message: "no", hint: "try yes"}, 2, "try yes"},
+		{errFound, 3, ""},
+		{wrap(deploy.ErrUnfinished), 4, "moult recover"},
+		{wrap(deploy.ErrCutShort), 4, "moult recover"},
+		{wrap(deploy.ErrAfter), 4, "moult rollback"},
+		{wrap(deploy.ErrInstallPartly), 4, "again"},
+		{wrap(deploy.ErrBusy), 5, "--wait"},
+		{wrap(context.Canceled), 130, ""},
+		{errors.Join(errFound, wrap(deploy.ErrCutShort)), 4, "moult recover"},
+		{errors.Join(wrap(context.Canceled), wrap(deploy.ErrUnfinished)), 4, "moult recover"},
+		{wrap(&deploy.RefusedError{Problems: []deploy.Problem{{Path: "x", Why: "immutable", Hint: "chattr -i"}}}), 1, "chattr -i"},
+		{wrap(deploy.ErrNoTarget), 1, "moult targets"},
+		{wrap(deploy.ErrNoGeneration), 1, "moult status"},
+		{wrap(deploy.ErrNewer), 1, "newer"},
+		{wrap(&fs.PathError{Op: "write", Path: "x", Err: unix.ENOSPC}), 1, "moult gc"},
+		{wrap(&fs.PathError{Op: "open", Path: "x", Err: unix.EACCES}), 1, "root"},
+	} {
+		d := diagnose(c.err)
+		if d.Status != c.status || !strings.Contains(d.Hint, c.hint) || c.hint == "" && d.Hint != "" {
+			t.Errorf("%v: status %d, hint %q, want %d, %q", c.err, d.Status, d.Hint, c.status, c.hint)
+		}
+	}
+}
+
+func TestUsage(t *testing.T) {
+	for _, c := range []struct {
+		args         string
+		stderr, hint string
+	}{
+		{"aply r t", `moult: unknown command "aply"`, "did you mean moult apply?"},
+		{"statsu", `moult: unknown command "statsu"`, "did you mean moult status?"},
+		{"frobnicate", `moult: unknown command "frobnicate"`, "moult --help"},
+		{"help aply", `moult: help: unknown command "aply"`, "did you mean moult apply?"},
+		{"apply --adpt r t", "moult: apply: unknown flag: --adpt", "did you mean --adopt?"},
+		{"apply --zzz r t", "moult: apply: unknown flag: --zzz", "moult apply --help"},
+		{"apply r", "moult: apply: want RELEASE TARGET, got 1", "usage: moult apply [FLAGS] RELEASE TARGET"},
+		{"apply --layout odd r t", "moult: apply: unknown --layout odd", "owned or shared"},
+		{"apply --owners odd r t", `moult: apply: unknown --owners "odd"`, "names, numbers or none"},
+		{"apply --wait soon r t", "moult: apply: invalid argument", "moult apply --help"},
+		{"apply --max-size 3Q r t", "moult: apply: invalid argument", "moult apply --help"},
+		{"commit t seven", `moult: commit: "seven" is not the number`, "moult status"},
+		{"recover", "moult: recover: want TARGET..., got 0", "usage"},
+		{"recover --all t", "moult: recover: want targets or --all, not both", ""},
+		{"version x", "moult: version: want no operands, got 1", "usage"},
+	} {
+		status, stdout, stderr := runMoult(strings.Fields(c.args)...)
+		if status != statusUsage || stdout != "" || !strings.HasPrefix(stderr, c.stderr) || !strings.Contains(stderr, c.hint) {
+			t.Errorf("moult %s: status %d, stdout %q, stderr %q, want 2, nothing, %q and %q", c.args, status, stdout, stderr, c.stderr, c.hint)
+		}
+	}
+}
+
+// TestErrorDocument wants that --json gives one document also when it fails.
+func TestErrorDocument(t *testing.T) {
+	status, stdout, stderr := runMoult("aply", "--json")
+	var got struct {
+		Schema, Status int
+		Error, Hint    string
+	}
+	if err := json.Unmarshal([]byte(stdout), &got); err != nil {
+		t.Fatalf("%v in %q", err, stdout)
+	}
+	if status != 2 || got.Schema != 1 || got.Status != 2 || got.Error != `unknown command "aply"` || got.Hint == "" || stderr == "" {
+		t.Errorf("status %d, document %+v, stderr %q", status, got, stderr)
+	}
+}
+
+func TestWait(t *testing.T) {
+	for text, want := range map[string]string{"30s": "30s", "5m": "5m0s", "forever": "forever", "0s": "", "-1s": "error", "soon": "error"} {
+		var w wait
+		got := w.String()
+		if err := w.Set(text); err != nil {
+			got = "error"
+		} else {
+			got = w.String()
+		}
+		if got != want {
+			t.Errorf("--wait %s is %q, want %q", text, got, want)
+		}
+	}
+}
+
+func TestSizes(t *testing.T) {
+	for n, want := range map[int64]string{0: "0 B", 999: "999 B", 1000: "1.0 kB", 9949: "9.9 kB", 9951: "10 kB", 999499: "999 kB", 999500: "1.0 MB", 312e6: "312 MB", 5e15: "5.0 PB"} {
+		if got := size(n); got != want {
+			t.Errorf("size(%d) is %q, want %q", n, got, want)
+		}
+	}
+	for text, want := range map[string]int64{"0": 0, "800": 800, "2K": 2048, "3M": 3 << 20, "4G": 4 << 30, "1T": 1 << 40, "": -1, "-1": -1, "1KK": -1, "9999999999T": -1, "1.5G": -1} {
+		var b byteCount
+		got := int64(-1)
+		if b.Set(text) == nil {
+			got = int64(b)
+		}
+		if got != want {
+			t.Errorf("--max-size %q is %d, want %d", text, got, want)
+		}
+	}
+}

@@ -1,0 +1,154 @@
+package main
+
+import (
+	"bytes"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+	"unicode/utf8"
+
+	"github.com/spf13/cobra"
+)
+
+// moult runs a command line inside the test.
+func runMoult(args ...string) (status int, stdout, stderr string) {
+	var out, errs bytes.Buffer
+	status = run(args, strings.NewReader(""), &out, &errs, nil)
+	return status, out.String(), errs.String()
+}
+
+// commands are the names of all commands that people see, "" for moult itself.
+func commands() []string {
+	names := []string{""}
+	for _, c := range newRootCommand(newApp(nil, nil, nil, nil)).Commands() {
+		if c.IsAvailableCommand() {
+			names = append(names, c.Name())
+		}
+	}
+	return names
+}
+
+// TestHelp compares every help text whole; go test ./cmd/moult -update writes
+// them. A new command needs nothing here but its text.
+func TestHelp(t *testing.T) {
+	var want []string
+	for _, name := range commands() {
+		args, file := []string{"--help"}, "moult.txt"
+		if name != "" {
+			args, file = []string{name, "--help"}, name+".txt"
+		}
+		want = append(want, file)
+		t.Run(file, func(t *testing.T) {
+			status, got, stderr := runMoult(args...)
+			if status != 0 || stderr != "" {
+				t.Fatalf("status %d, stderr %q, want 0 and nothing", status, stderr)
+			}
+			checkHelp(t, name, got)
+			golden(t, filepath.Join("testdata", "help", file), got)
+		})
+	}
+	files, _ := filepath.Glob("testdata/help/*")
+	for _, f := range files {
+		if !slices.Contains(want, filepath.Base(f)) {
+			t.Errorf("%s: there is no such command any more", f)
+		}
+	}
+}
+
+// checkHelp wants what every help has: examples, statuses, eighty columns.
+func checkHelp(t *testing.T, name, text string) {
+	for _, part := range []string{"Usage: moult", "\nExamples:\n", "\nExit status:\n"} {
+		if !strings.Contains(text, part) {
+			t.Errorf("has no %q", part)
+		}
+	}
+	if name != "" && strings.Count(text[strings.Index(text, "Examples:"):], "moult "+name) < 2 {
+		t.Errorf("want two examples at least")
+	}
+	for line := range strings.Lines(text) {
+		if n := utf8.RuneCountInString(strings.TrimRight(line, "\n")); n > columns {
+			t.Errorf("%d columns, want %d at most: %q", n, columns, line)
+		}
+		if strings.TrimRight(line, " \n") != strings.TrimRight(line, "\n") {
+			t.Errorf("blanks at the end of %q", line)
+		}
+	}
+}
+
+func golden(t *testing.T, file, got string) {
+	t.Helper()
+	if *update {
+		if err := os.MkdirAll(filepath.Dir(file), 0o755); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(file, []byte(got), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	want, err := os.ReadFile(file)
+	if err != nil {
+		t.Fatalf("%v (go test -update writes it)", err)
+	}
+	if got != string(want) {
+		t.Errorf("%s differs; got\n%s\nwant\n%s", file, got, want)
+	}
+}
+
+// TestHelpForms wants that moult help X, X --help and -h say the same.
+func TestHelpForms(t *testing.T) {
+	_, want, _ := runMoult("apply", "--help")
+	for _, args := range [][]string{{"help", "apply"}, {"apply", "-h"}, {"--help", "apply"}} {
+		if status, got, stderr := runMoult(args...); status != 0 || got != want {
+			t.Errorf("moult %v: status %d, stderr %q, differs from apply --help", args, status, stderr)
+		}
+	}
+}
+
+// TestCompletion wants a script for each shell, and one that names a command's
+// flags.
+func TestCompletion(t *testing.T) {
+	for shell, mark := range map[string]string{"bash": "__start_moult", "zsh": "#compdef moult", "fish": "complete -c moult"} {
+		if status, out, stderr := runMoult("completion", shell); status != 0 || !strings.Contains(out, mark) {
+			t.Errorf("completion %s: status %d, stderr %q, no %q in %d bytes", shell, status, stderr, mark, len(out))
+		}
+	}
+	if status, _, stderr := runMoult("completion", "tcsh"); status != statusUsage || !strings.Contains(stderr, "bash, zsh or fish") {
+		t.Errorf("completion tcsh: status %d, stderr %q, want 2 and the shells", status, stderr)
+	}
+	if _, out, _ := runMoult(cobra.ShellCompRequestCmd, "apply", "--lay"); !strings.Contains(out, "--layout") {
+		t.Errorf("completing apply --lay gives %q, want --layout", out)
+	}
+}
+
+// TestManPages wants a page for each command, with its exit statuses.
+func TestManPages(t *testing.T) {
+	t.Setenv("SOURCE_DATE_EPOCH", "1750000000")
+	dir := t.TempDir()
+	for range 2 { // the second time over the first
+		if status, _, stderr := runMoult("man", dir); status != 0 {
+			t.Fatalf("moult man: status %d, %s", status, stderr)
+		}
+	}
+	for _, name := range commands() {
+		file := "moult.1"
+		if name != "" {
+			file = "moult-" + name + ".1"
+		}
+		page, err := os.ReadFile(filepath.Join(dir, file))
+		if err != nil {
+			t.Error(err)
+			continue
+		}
+		for _, part := range []string{".SH NAME", ".SH EXIT STATUS", "interrupted; nothing changed", ".SH EXAMPLE"} {
+			if !bytes.Contains(page, []byte(part)) {
+				t.Errorf("%s has no %q", file, part)
+			}
+		}
+	}
+	files, _ := filepath.Glob(dir + "/.*.new")
+	if len(files) > 0 {
+		t.Errorf("left behind: %v", files)
+	}
+}
