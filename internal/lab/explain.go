@@ -104,13 +104,14 @@ func (l *lab) small(ctx context.Context) (script, one, two string, err error) {
 
 // looks are the calls that change nothing and move no data.
 var looks = regexp.MustCompile(`^(execve|access|faccessat2?|[a-z]*stat[a-z0-9]*|statx|readlink(at)?|getdents64|` +
-	`lseek|fadvise64|read|pread64|mmap|fcntl|dup[23]?|[fl]?getxattr|[fl]?listxattr|close|epoll_[a-z_0-9]*|` +
+	`lseek|fadvise64|read|pread64|mmap|fcntl|flock|dup[23]?|[fl]?getxattr|[fl]?listxattr|[fl]?removexattr|close|epoll_[a-z_0-9]*|` +
 	`getcwd|chdir|fchdir|poll|open(at2?)?\(.*O_PATH|open(at2?)?\([^"]*"[^"]*", (\{flags=)?O_RDONLY)\b`)
 
-// noise is what strace adds to a call and nobody compares: process numbers,
-// times, the directory of names that are relative to it.
-var noise = strings.NewReplacer("AT_FDCWD, ", "", " <unfinished ...>", "")
+// vain are attempts to make what is there and to remove what is not.
+var vain = regexp.MustCompile(`^(mkdir|unlink)(at)?\(.* = -1 E(EXIST|NOENT)\b`)
 
+// noise and times are what strace adds to a call and nobody reads.
+var noise = strings.NewReplacer("AT_FDCWD, ", "", " <unfinished ...>", "")
 var times = regexp.MustCompile(`\[\{tv_sec.*\}( /\*.*\*/)?\]`)
 
 // changes are the calls below the work directory that change something, with
@@ -120,7 +121,7 @@ func (l *lab) changes(log string) []string {
 	for line := range strings.Lines(log) {
 		_, line, _ = strings.Cut(strings.TrimSpace(line), " ") // the process number
 		line = strings.TrimSpace(line)
-		if looks.MatchString(line) || !strings.Contains(line, l.dir+"/") || strings.HasPrefix(line, "<...") {
+		if looks.MatchString(line) || vain.MatchString(line) || !strings.Contains(line, l.dir+"/") || strings.HasPrefix(line, "<...") {
 			continue
 		}
 		line = strings.ReplaceAll(line, l.dir+"/", "")

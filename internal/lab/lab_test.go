@@ -73,13 +73,14 @@ type law struct {
 	inode  string
 	links  string
 	space  string // of the old library while it is in use
+	home   string // the directory of a running program, as it sees it
 	mixed  string // launches: "0", or "" for whatever it is
 	failed string
 }
 
 var (
-	inPlace = law{exe: Refused, lib: "harmed", plugin: Mixed, start: "old/new", inode: "same", links: New, space: "gone"}
-	renamed = law{exe: Unharmed, lib: "unharmed", plugin: Mixed, start: "new/new", inode: "new", links: Old, space: "deleted", failed: "0"}
+	inPlace = law{exe: Refused, lib: "harmed", plugin: Mixed, start: "old/new", inode: "same", links: New, space: "gone", home: "kept"}
+	renamed = law{exe: Unharmed, lib: "unharmed", plugin: Mixed, start: "new/new", inode: "new", links: Old, space: "deleted", home: "kept", failed: "0"}
 )
 
 // but is a law with some of it changed.
@@ -117,6 +118,7 @@ func observed(row Row, want law) law {
 		inode:  row.Traits.Inode,
 		links:  row.Traits.Links,
 		space:  "gone",
+		home:   row.ExeAsleep.Home,
 	}
 	fates := []Fate{row.LibAsleep, row.LibCalling, row.LibFix, row.LibShared}
 	harmed := 0

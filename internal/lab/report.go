@@ -93,6 +93,12 @@ type Fate struct {
 	Said    string  `json:"said,omitempty"`   // the first line of what the tool, or a failed program, said
 	Held    Held    `json:"held"`
 	Faults  int     `json:"major_faults"` // pages of code read from the disk again
+
+	// Home says where the running program is now to look for what lies beside
+	// it: "kept" if /proc/PID/exe names a file in the directory that it was
+	// started from, else the other directory, relative to the target. The
+	// loader's $ORIGIN comes from there. "" if the program has ended.
+	Home string `json:"home"`
 }
 
 // Held is the disk space, in bytes, that the replaced file still takes.

@@ -100,6 +100,7 @@ func (l *lab) inUse(ctx context.Context, t trial) (Fate, error) {
 		return Fate{}, err
 	}
 	defer p.end()
+	home := homeOf(p)
 	before, err := p.ask(ctx, "ask")
 	if err == nil && !t.late && !isMapped(p.cmd.Process.Pid, old.stat.Ino) {
 		err = fmt.Errorf("it does not run %s", t.file)
@@ -140,6 +141,9 @@ func (l *lab) inUse(ctx context.Context, t trial) (Fate, error) {
 		}
 	}
 	f.Held = old.held(path, p.cmd.Process.Pid)
+	if f.Home = strings.TrimPrefix(homeOf(p), target+"/"); f.Home == strings.TrimPrefix(home, target+"/") {
+		f.Home = "kept"
+	}
 	if t.shared {
 		first.end() // and the launch is its restart
 	}
@@ -149,6 +153,16 @@ func (l *lab) inUse(ctx context.Context, t trial) (Fate, error) {
 		f.Said = started.failure
 	}
 	return f, ctx.Err()
+}
+
+// homeOf is the directory of the file that the process runs, as the kernel
+// names it; "" if it has none.
+func homeOf(p *process) string {
+	exe, err := os.Readlink(fmt.Sprintf("/proc/%d/exe", p.cmd.Process.Pid))
+	if err != nil {
+		return ""
+	}
+	return filepath.Dir(exe)
 }
 
 // target makes a fresh one that holds a tree, in the way that the method wants.
