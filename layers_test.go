@@ -12,12 +12,13 @@ var rooms = map[string][]string{
 
 	"internal/lab":    {"internal/deploy", "internal/release", "internal/stale", "internal/disk"},
 	"internal/bench":  {"internal/disk"},
-	"internal/deploy": {"internal/stale", "internal/release", "internal/disk"},
+	"internal/deploy": {"internal/linkcheck", "internal/stale", "internal/release", "internal/disk"},
 
 	"internal/release":       {"internal/disk"},
 	"internal/stale":         {},
+	"internal/linkcheck":     {},
 	"internal/disk":          {},
-	"internal/disk/disktest": {"internal/disk"},
+	"internal/disk/disktest": {"internal/disk", "internal/testneed"},
 	"internal/testneed":      {},
 }
 
