@@ -222,6 +222,7 @@ func (p *plan) run(ctx context.Context, commit bool) (Result, error) {
 	if err := s.t.register(); err != nil {
 		return res, err
 	}
+	p.waits = !commit
 	n, err := p.stage(ctx)
 	if err != nil {
 		return res, err

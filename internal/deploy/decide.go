@@ -216,6 +216,30 @@ func (s *state) undo(j *journal, done outcome) error {
 	return s.undoShared(j, done.opsDone)
 }
 
+// markCommitted lets a generation know that it was live: only one that never
+// was may be dropped without asking who uses it.
+func (s *state) markCommitted(n int) error {
+	books := s.file(s.books(genDir(n)))
+	if exists(s.t.abs(books + "/committed")) {
+		return nil
+	}
+	if err := writeFile(s.t.fs, books+"/committed", nil, true); err != nil {
+		return err
+	}
+	return s.t.fs.SyncDir(books)
+}
+
+// close writes down what was done, and last takes the journal away.
+func (s *state) close(j *journal, r Record) error {
+	if err := s.markCommitted(j.Generation); err != nil {
+		return err
+	}
+	if err := s.record(r); err != nil {
+		return err
+	}
+	return s.undecide()
+}
+
 // settle ends a commit that is visible and durable: history, what runs after
 // it, and last the journal goes. What runs after it runs at least once, also
 // when the machine goes down meanwhile.
@@ -233,7 +257,7 @@ func (s *state) settle(j *journal, m *release.Manifest, done outcome, note strin
 	} else if err != nil {
 		r.Result, r.Note = "after-failed", err.Error()
 	}
-	if err2 := errors.Join(s.record(r), s.undecide()); err2 != nil {
+	if err2 := s.close(j, r); err2 != nil {
 		return warnings, fmt.Errorf("%w: %w", ErrUnfinished, err2)
 	}
 	if err != nil {

@@ -45,11 +45,8 @@ func ForgetPath(path string, opts Options) error {
 	if err != nil {
 		return err
 	}
-	if opts.StateDir == "" {
-		opts.StateDir = StateDir()
-	}
-	t := &Target{path: abs, opts: opts}
-	if exists(t.abs(dotMoult)) || !registered(opts.StateDir, abs) {
+	t := &Target{path: abs, opts: opts.withDefaults()}
+	if exists(t.abs(dotMoult)) || !registered(t.opts.StateDir, abs) {
 		return fmt.Errorf("%s: %w", abs, ErrNoTarget)
 	}
 	return t.unregister()
@@ -142,7 +139,8 @@ func (s *state) finishForget(j *journal) error {
 			}
 		}
 	}
-	if err := s.t.fs.SyncDir("."); err != nil {
+	dirs := map[string]bool{".": true, s.file(genDir(j.Generation)): true}
+	if err := s.syncDirs(dirs); err != nil {
 		return err
 	}
 	return s.removeBooks()
@@ -168,6 +166,9 @@ func (s *state) removeBooks() error {
 	}
 	for _, name := range last {
 		if err := s.t.fs.Remove(dotMoult + "/" + name); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return err
+		}
+		if err := s.t.fs.SyncDir(dotMoult); err != nil {
 			return err
 		}
 	}

@@ -30,14 +30,14 @@ type GCOptions struct {
 
 // Collection is what gc has found and done.
 type Collection struct {
-	Schema     int          `json:"schema"`
-	Target     Path         `json:"target"`
-	Name       string       `json:"name"`
-	Collected  []int        `json:"collected"`         // gone now; with a dry run, would go
-	Removed    []Path       `json:"removed,omitempty"` // shared: names that had to wait until nobody mapped them
-	FreedBytes int64        `json:"freed_bytes"`       // of files that no other generation holds, as far as known
-	Kept       []Kept       `json:"kept"`
-	Recovered  *Recovered   `json:"recovered,omitempty"`
+	Schema     int        `json:"schema"`
+	Target     Path       `json:"target"`
+	Name       string     `json:"name"`
+	Collected  []int      `json:"collected"`         // gone now; with a dry run, would go
+	Removed    []Path     `json:"removed,omitempty"` // shared: names that had to wait until nobody mapped them
+	FreedBytes int64      `json:"freed_bytes"`       // of files that no other generation holds, as far as known
+	Kept       []Kept     `json:"kept"`
+	Recovered  *Recovered `json:"recovered,omitempty"`
 }
 
 // Kept is a generation that was not collected, and why.

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"io/fs"
 	"os"
 
@@ -217,12 +216,6 @@ func (in *installer) close() {
 	}
 	for _, d := range in.set {
 		closeDisk(d)
-	}
-}
-
-func closeDisk(d disk.FS) {
-	if c, ok := d.(io.Closer); ok {
-		c.Close()
 	}
 }
 

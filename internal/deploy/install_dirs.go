@@ -158,15 +158,19 @@ func (in *installer) makePath(dir string, spec dirSpec) (isNew bool, err error) 
 	}
 	all := steps(dir)
 	last := all[len(all)-1]
+	if path.Base("/"+strings.TrimRight(dir[len(strings.TrimRight(last, "/")):], "/")) == "." {
+		last = "" // what is asked for is the "." in it, which is there then
+	}
 	for _, step := range missing {
 		want := onTheWay
 		if step == last {
 			want = spec
 		}
-		isNew, err = in.makeDirectory(step, want)
+		made, err := in.makeDirectory(step, want)
 		if err != nil {
 			return false, about("mkdir", step, err)
 		}
+		isNew = made && step == last
 	}
 	return isNew, nil
 }

@@ -101,7 +101,7 @@ func (in *installer) stageItem(ctx context.Context, i int, it *installItem) erro
 	if err := it.file.SetMeta(in.wantedMeta(it)); err != nil {
 		return onDest("set owner, mode and attributes of", it, err)
 	}
-	if !in.o.NoSync {
+	if !in.o.NoSync && len(in.items) > 1 {
 		it.file.StartSync()
 	}
 	return nil

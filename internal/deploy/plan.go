@@ -71,6 +71,7 @@ type plan struct {
 	rel      *release.Release
 	m        *release.Manifest
 	opts     ApplyOptions
+	waits    bool // staged on its own, to be committed later
 	live     int
 	liveM    *release.Manifest // nil if live is noGeneration
 	liveInfo Info
@@ -369,5 +370,3 @@ func (p *plan) report() Plan {
 // newSuffix is what the name of a release's file gets that is laid beside one
 // that the user has changed.
 const newSuffix = ".new"
-
-

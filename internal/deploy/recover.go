@@ -136,12 +136,34 @@ func (s *state) sweep(r *Recovered) error {
 		}
 		r.Discarded++
 	}
+	if err := s.sweepUncommitted(r); err != nil {
+		return err
+	}
 	for _, name := range []string{"live.new", "journal.new", "cache.new", "cache.source.new", "pins.json.new", "deferred.json.new"} {
 		if exists(s.abs(name)) {
 			if err := s.t.fs.Remove(s.file(name)); err != nil && !errors.Is(err, fs.ErrNotExist) {
 				return err
 			}
 		}
+	}
+	return nil
+}
+
+// sweepUncommitted removes generations that an apply has staged and did not
+// come to commit. Those that were staged on their own wait for their commit.
+func (s *state) sweepUncommitted(r *Recovered) error {
+	ns, err := s.generations()
+	if err != nil {
+		return err
+	}
+	for _, n := range ns {
+		if info, err := s.info(n); err != nil || info.Waits || s.committed(n) {
+			continue
+		}
+		if err := s.removeGeneration(n); err != nil {
+			return err
+		}
+		r.Discarded++
 	}
 	return nil
 }
@@ -187,6 +209,12 @@ func (s *state) cutShort() bool {
 	entries, _ := os.ReadDir(s.abs("generations"))
 	for _, e := range entries {
 		if strings.HasPrefix(e.Name(), ".") {
+			return true
+		}
+	}
+	ns, _ := s.generations()
+	for _, n := range ns {
+		if info, err := s.info(n); err == nil && !info.Waits && !s.committed(n) {
 			return true
 		}
 	}
@@ -255,8 +283,8 @@ func (s *state) dropUncommitted() error {
 	return nil
 }
 
-// readyToCommit is the last look before the journal: nothing that the commit
-// could stumble over, and the generation knows that it was committed.
+// readyToCommit is the last look before the journal, for what the commit could
+// stumble over.
 func (s *state) readyToCommit(n int, m *release.Manifest, j *journal) error {
 	if err := s.checkMounts(); err != nil {
 		return err
@@ -281,13 +309,7 @@ func (s *state) readyToCommit(n int, m *release.Manifest, j *journal) error {
 			return err
 		}
 	}
-	books := s.file(s.books(genDir(n)))
-	if !exists(s.t.abs(books + "/committed")) {
-		if err := writeFile(s.t.fs, books+"/committed", nil, true); err != nil {
-			return err
-		}
-	}
-	return s.t.fs.SyncDir(books)
+	return nil
 }
 
 // checkTopNames refuses names of the release that the administrator has taken.

@@ -4,6 +4,7 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"errors"
+	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -63,6 +64,7 @@ func (t *Target) register() error {
 	if err != nil {
 		return err
 	}
+	defer closeDisk(fsys)
 	if err := makeDir(fsys, "targets"); err != nil {
 		return err
 	}
@@ -82,6 +84,7 @@ func (t *Target) unregister() error {
 	if err != nil {
 		return err
 	}
+	defer closeDisk(fsys)
 	if err := fsys.Remove(registryFile(t.path)); err != nil {
 		return err
 	}
@@ -97,17 +100,23 @@ func openStateDir(opts Options) (disk.FS, error) {
 		dir = filepath.Dir(dir)
 	}
 	for _, name := range slices.Backward(missing) {
-		parent, err := disk.Open(dir)
+		parent, err := opts.Disk(dir)
 		if err != nil {
 			return nil, err
 		}
-		err = errors.Join(makeDir(parent, name), parent.SyncDir("."), parent.Close())
-		if err != nil {
+		if err = errors.Join(makeDir(parent, name), parent.SyncDir("."), closeDisk(parent)); err != nil {
 			return nil, err
 		}
 		dir = filepath.Join(dir, name)
 	}
-	return disk.Open(opts.StateDir)
+	return opts.Disk(opts.StateDir)
+}
+
+func closeDisk(fsys disk.FS) error {
+	if c, ok := fsys.(io.Closer); ok {
+		return c.Close()
+	}
+	return nil
 }
 
 // Targets lists the targets that are registered, by path. A damaged entry is

@@ -438,4 +438,3 @@ func (s *state) stageDirs(ops []op) error {
 	}
 	return s.t.fs.SyncFS()
 }
-

@@ -253,7 +253,10 @@ func (s *state) syncDirs(dirs map[string]bool) error {
 		return s.t.fs.SyncFS()
 	}
 	for _, dir := range sortedKeys(dirs) {
-		if err := s.t.fs.SyncDir(dir); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		if !exists(s.t.abs(dir)) {
+			continue // removed by the same job; its parent is among them
+		}
+		if err := s.t.fs.SyncDir(dir); err != nil {
 			return err
 		}
 	}

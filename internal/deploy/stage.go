@@ -25,8 +25,8 @@ import (
 // stage directory is renamed (owned) or the commit exchanges them (shared).
 type stager struct {
 	*plan
-	n    int    // the new generation's number
-	dir  string // its directory while it is not complete, below the target
+	n   int    // the new generation's number
+	dir string // its directory while it is not complete, below the target
 
 	files, bytes atomic.Int64
 	allFiles     int
@@ -182,7 +182,7 @@ func (b *stager) writeBooks() error {
 	}
 	info := Info{
 		Schema: 1, Release: b.m.ID().String(), Version: b.m.Version, Name: b.s.name, Time: b.s.t.opts.Now().UTC(),
-		UID: os.Geteuid(), GID: os.Getegid(), Base: b.live,
+		UID: os.Geteuid(), GID: os.Getegid(), Base: b.live, Waits: b.waits,
 	}
 	data, err := json.MarshalIndent(info, "", "  ")
 	if err != nil {

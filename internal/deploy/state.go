@@ -58,6 +58,7 @@ type Info struct {
 	UID     int       `json:"uid"`  // who owns files whose owner the release does not say
 	GID     int       `json:"gid"`
 	Base    int       `json:"base"`              // the generation that was live, -1 for none (shared: a stage holds for this one)
+	Waits   bool      `json:"waits,omitempty"`   // staged on its own, to be committed later
 	Adopted bool      `json:"adopted,omitempty"` // generation 0 of a target that was adopted
 }
 

@@ -3,7 +3,6 @@ package deploy
 import (
 	"errors"
 	"fmt"
-	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -61,6 +60,22 @@ type Target struct {
 // A target that is registered on this host but has nothing of moult's is
 // refused: its disk is not mounted, most likely.
 func Open(path string, opts Options) (*Target, error) {
+	t := &Target{opts: opts.withDefaults()}
+	var err error
+	if t.path, err = resolve(path); err != nil {
+		return nil, err
+	}
+	if err := t.open(); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return nil, err
+	}
+	if registered(t.opts.StateDir, t.path) && !exists(t.abs(dotMoult)) {
+		return nil, refuse("", fmt.Sprintf("%s is registered as a target, but there is no %s in it: is its disk mounted?", t.path, dotMoult),
+			"if it is gone for good, moult forget "+t.path)
+	}
+	return t, nil
+}
+
+func (opts Options) withDefaults() Options {
 	if opts.Now == nil {
 		opts.Now = time.Now
 	}
@@ -79,19 +94,7 @@ func Open(path string, opts Options) (*Target, error) {
 	if opts.Disk == nil {
 		opts.Disk = func(path string) (disk.FS, error) { return disk.Open(path) }
 	}
-	abs, err := resolve(path)
-	if err != nil {
-		return nil, err
-	}
-	t := &Target{path: abs, opts: opts}
-	if err := t.open(); err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return nil, err
-	}
-	if registered(opts.StateDir, abs) && !exists(filepath.Join(abs, dotMoult)) {
-		return nil, refuse("", fmt.Sprintf("%s is registered as a target, but there is no %s in it: is its disk mounted?", abs, dotMoult),
-			"if it is gone for good, moult forget "+abs)
-	}
-	return t, nil
+	return opts
 }
 
 // open holds the directory if it exists.
@@ -109,10 +112,7 @@ func (t *Target) open() error {
 
 // Close gives the target up.
 func (t *Target) Close() error {
-	if c, ok := t.fs.(io.Closer); ok {
-		return c.Close()
-	}
-	return nil
+	return closeDisk(t.fs)
 }
 
 // Path is the target's directory, absolute and without symbolic links.
@@ -161,9 +161,7 @@ func (t *Target) create() error {
 		if err != nil {
 			return err
 		}
-		if c, ok := parent.(io.Closer); ok {
-			defer c.Close()
-		}
+		defer closeDisk(parent)
 		if err := makeDir(parent, filepath.Base(t.path)); err != nil {
 			return err
 		}
