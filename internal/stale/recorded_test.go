@@ -130,6 +130,9 @@ func TestRecorded(t *testing.T) {
 	if u := rep.Users[0]; u.PID != 3 || u.Comm != "odd ) name" || u.Ticks != 4711 || u.Exe != in("41/bin/hold") {
 		t.Errorf("got %+v, want PID 3, comm %q, ticks 4711", u, "odd ) name")
 	}
+	if of := rep.Of(1); len(of) != 5 || of[0].PID != 3 || len(rep.Of(2)) > 0 {
+		t.Errorf("Of(1) = %+v, want those of 3, 5, 7, 13 and 16; Of(2) = %+v, want none", of, rep.Of(2))
+	}
 	if rep.Hidden {
 		t.Error("Hidden = true, but process 1 is there")
 	}

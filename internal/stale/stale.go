@@ -83,15 +83,21 @@ type Report struct {
 	Hidden bool
 }
 
+// Of returns the known users of the tree or file with this index.
+func (r Report) Of(of int) []User {
+	var users []User
+	for _, u := range r.Users {
+		if slices.ContainsFunc(u.Uses, func(x Use) bool { return x.Of == of }) {
+			users = append(users, u)
+		}
+	}
+	return users
+}
+
 // InUse says whether the tree or file with this index has a user, or may have
 // one: an unreadable or hidden process counts.
 func (r Report) InUse(of int) bool {
-	if r.Hidden || len(r.Unreadable) > 0 {
-		return true
-	}
-	return slices.ContainsFunc(r.Users, func(u User) bool {
-		return slices.ContainsFunc(u.Uses, func(x Use) bool { return x.Of == of })
-	})
+	return r.Hidden || len(r.Unreadable) > 0 || len(r.Of(of)) > 0
 }
 
 // Users finds every process that executes, maps or has open a file of one of
