@@ -13,15 +13,16 @@ import (
 // Limits of what a release may hold. They are the kernel's, or far beyond what
 // anyone ships, and there so that a hostile release cannot ask for everything.
 const (
-	maxEntries = 1 << 22
-	maxPath    = unix.PathMax - 1 // without the NUL
-	maxName    = 255              // NAME_MAX
-	maxText    = unix.PathMax - 1 // of a symbolic link
-	maxSize    = 1 << 50          // of one file, in bytes; and 1<<60 for all
-	maxXattr   = 64 << 10         // of one value: XATTR_SIZE_MAX
-	maxOwner   = 256
-	maxTitle   = 256 // of version
-	maxHook    = 64 << 10
+	maxEntries  = 1 << 20
+	maxManifest = 64 << 20         // bytes
+	maxPath     = unix.PathMax - 1 // without the NUL
+	maxName     = 255              // NAME_MAX
+	maxText     = unix.PathMax - 1 // of a symbolic link
+	maxSize     = 1 << 50          // of one file, in bytes; and 1<<60 for all
+	maxXattr    = 64 << 10         // of one value: XATTR_SIZE_MAX
+	maxOwner    = 256
+	maxTitle    = 256 // of version
+	maxHook     = 64 << 10
 
 	// Own is the name at the top of a target that holds moult's own state, and
 	// in a packed release the manifest: a release may not use it.

@@ -165,11 +165,11 @@ func (f *FileRule) check() (key string, err error) {
 	return "", nil
 }
 
-// findConfig follows Options.Config; else the moult.toml of the release itself
-// (own); else that in the directory that holds the release (beside), if nobody
-// else could have put it there or changed it: it can set owners and run
-// commands.
-func (r *Release) findConfig(opt Options, own, beside string) error {
+// findConfig follows Options.Config; else the moult.toml of the release itself,
+// which ownText returns; else that in the directory that holds the release
+// (beside), if nobody else could have put it there or changed it: it can set
+// owners and run commands.
+func (r *Release) findConfig(opt Options, own string, ownText func() ([]byte, error), beside string) error {
 	if opt.Config != "" {
 		text, _, err := readConfig(opt.Config, 0)
 		if err == nil {
@@ -177,18 +177,24 @@ func (r *Release) findConfig(opt Options, own, beside string) error {
 		}
 		return err
 	}
-	if own != "" {
-		text, _, err := readConfig(own, unix.O_NOFOLLOW)
-		if err == nil {
-			r.Config, err = parseConfig(own, text)
-		}
-		if !errors.Is(err, fs.ErrNotExist) {
-			return err
-		}
+	text, err := ownText()
+	if err == nil {
+		r.Config, err = parseConfig(own, text)
 	}
-	if beside == "" {
+	if beside == "" || !errors.Is(err, fs.ErrNotExist) {
+		return ignoreMissing(err)
+	}
+	return r.configBeside(beside)
+}
+
+func ignoreMissing(err error) error {
+	if errors.Is(err, fs.ErrNotExist) {
 		return nil
 	}
+	return err
+}
+
+func (r *Release) configBeside(beside string) error {
 	path := filepath.Join(beside, configName)
 	text, fi, err := readConfig(path, unix.O_NOFOLLOW)
 	if errors.Is(err, fs.ErrNotExist) {

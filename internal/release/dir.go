@@ -36,7 +36,12 @@ func openDir(ctx context.Context, path string, opt Options) (*Release, error) {
 }
 
 func (r *Release) readDir(ctx context.Context, root *disk.Root, path, abs string, opt Options) error {
-	if err := r.findConfig(opt, filepath.Join(path, configName), filepath.Dir(abs)); err != nil {
+	own := filepath.Join(path, configName)
+	ownText := func() ([]byte, error) {
+		text, _, err := readConfig(own, unix.O_NOFOLLOW)
+		return text, err
+	}
+	if err := r.findConfig(opt, own, ownText, filepath.Dir(abs)); err != nil {
 		return err
 	}
 	if r.cache != nil {

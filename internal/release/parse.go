@@ -47,6 +47,9 @@ func (p *parser) next() ([]byte, error) {
 }
 
 func (p *parser) manifest() (*Manifest, error) {
+	if len(p.text) > maxManifest {
+		return nil, fmt.Errorf("%d bytes are more than the %d that a manifest can have", len(p.text), maxManifest)
+	}
 	m := &Manifest{}
 	n, err := p.header(m)
 	if err != nil {

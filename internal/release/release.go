@@ -27,6 +27,7 @@ type Release struct {
 
 	source   source
 	stats    []Stat // of the entries of a directory, else nil
+	packed   bool   // it was packed: its manifest is what it was made with
 	cache    *Cache
 	progress progress
 }
@@ -88,7 +89,7 @@ func Open(ctx context.Context, path string, opt Options) (*Release, error) {
 		if opt.Stdin == nil {
 			return nil, errors.New("release: there is no standard input")
 		}
-		r, err := openStream(ctx, "standard input", opt.Stdin, opt)
+		r, err := openStream(ctx, opt.Stdin, "", opt)
 		return named("standard input", r, err)
 	}
 	fi, err := os.Stat(path)
@@ -99,7 +100,7 @@ func Open(ctx context.Context, path string, opt Options) (*Release, error) {
 		r, err := openDir(ctx, path, opt)
 		return named(path, r, err)
 	}
-	r, err := openFile(ctx, path, fi, opt)
+	r, err := openFile(ctx, path, opt)
 	return named(path, r, err)
 }
 
