@@ -99,7 +99,7 @@ or its new one; when moult reports success, the release is on the disk.`,
 			root.AddCommand(c)
 		}
 	}
-	add(groupReplace, newInstallCommand(a), newApplyCommand(a), newStageCommand(a), newCommitCommand(a), newRollbackCommand(a), newRecoverCommand(a))
+	add(groupReplace, newInstallCommand(a), newApplyCommand(a), newStageCommand(a), newCommitCommand(a), newRollbackCommand(a), newRecoverCommand(a), newPackCommand(a))
 	add(groupLook, newStatusCommand(a), newHistoryCommand(a), newVerifyCommand(a), newDiffCommand(a), newTargetsCommand(a))
 	add(groupMaintain, newGCCommand(a), newPinCommand(a), newForgetCommand(a))
 	add(groupLearn, newLabCommand(a), newVersionCommand(a), newCompletionCommand(a), newManCommand(a))
@@ -115,6 +115,21 @@ func (a *app) options(wait wait) deploy.Options {
 		OnEvent: a.progress.event,
 		Command: strings.Join(append([]string{"moult"}, a.args...), " "),
 		Disk:    a.disk,
+	}
+}
+
+// openDisk holds a directory for what a command makes itself.
+func (a *app) openDisk(path string) (disk.FS, error) {
+	if a.disk != nil {
+		return a.disk(path)
+	}
+	return disk.Open(path)
+}
+
+// closeDisk gives it up; what was made is durable or removed by then.
+func closeDisk(fsys disk.FS) {
+	if c, ok := fsys.(io.Closer); ok {
+		_ = c.Close() // of a directory that was only held
 	}
 }
 

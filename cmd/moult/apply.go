@@ -108,19 +108,16 @@ func (a *app) deliver(ctx context.Context, f *applyFlags, path, target string, j
 		return err
 	}
 	return a.withTarget(target, f.wait, func(t *deploy.Target) error {
-		rel, err := f.source.open(ctx, a, path, t.SourceCache(), f.dryRun)
-		if err != nil {
-			return err
-		}
-		defer rel.Close()
-		if f.dryRun {
+		return f.source.with(ctx, a, path, t.SourceCache(), f.dryRun, func(rel *release.Release) error {
+			if !f.dryRun {
+				return a.printResult(job(t, ctx, rel, o))
+			}
 			plan, err := t.Plan(ctx, rel, o)
 			if err != nil {
 				return err
 			}
 			return a.printPlan(plan, f.list)
-		}
-		return a.printResult(job(t, ctx, rel, o))
+		})
 	})
 }
 

@@ -7,6 +7,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"moult.example/internal/deploy"
+	"moult.example/internal/release"
 )
 
 func newDiffCommand(a *app) *cobra.Command {
@@ -26,32 +27,34 @@ what apply would do to it, moult apply --dry-run.
 		ValidArgsFunction: completeTarget(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			return a.withTarget(args[1], 0, func(t *deploy.Target) error {
-				rel, err := source.open(cmd.Context(), a, args[0], t.SourceCache(), true)
-				if err != nil {
-					return err
-				}
-				defer rel.Close()
-				diff, err := t.Diff(cmd.Context(), rel, deploy.ApplyOptions{Name: source.name, Times: source.times})
-				if err != nil {
-					return err
-				}
-				if err := a.print(diff, func(w io.Writer) { writeDiff(w, diff) }); err != nil {
-					return err
-				}
-				if diff.Generation >= 0 {
-					if err := cutShort(t, diff.Name); err != nil {
+				return source.with(cmd.Context(), a, args[0], t.SourceCache(), true, func(rel *release.Release) error {
+					o := deploy.ApplyOptions{Name: source.name, Times: source.times}
+					diff, err := t.Diff(cmd.Context(), rel, o)
+					if err != nil {
 						return err
 					}
-				}
-				if !diff.Same {
-					return errFound
-				}
-				return nil
+					return a.printDiff(t, diff)
+				})
 			})
 		},
 	}
 	source.add(c.Flags())
 	return c
+}
+
+func (a *app) printDiff(t *deploy.Target, d deploy.Comparison) error {
+	if err := a.print(d, func(w io.Writer) { writeDiff(w, d) }); err != nil {
+		return err
+	}
+	if d.Generation >= 0 {
+		if err := cutShort(t, d.Name); err != nil {
+			return err
+		}
+	}
+	if !d.Same {
+		return errFound
+	}
+	return nil
 }
 
 func writeDiff(w io.Writer, d deploy.Comparison) {

@@ -2,9 +2,12 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
+	"math/rand/v2"
 	"os"
+	"path/filepath"
 
 	"github.com/spf13/pflag"
 	"golang.org/x/sys/unix"
@@ -46,42 +49,66 @@ func (s *sourceFlags) kindOfOwners() (release.Owners, error) {
 	return 0, &usageError{message: fmt.Sprintf("unknown --owners %q", s.owners), hint: "names, numbers or none"}
 }
 
-// open opens the release at path. A tar is unpacked into the directory for
-// temporary files, unless only its manifest is wanted.
-func (s *sourceFlags) open(ctx context.Context, a *app, path string, cache *release.Cache, manifestOnly bool) (*release.Release, error) {
+// with opens the release at path for the time of one job. A tar is unpacked for
+// as long, unless only its manifest is wanted.
+func (s *sourceFlags) with(ctx context.Context, a *app, path string, cache *release.Cache, manifestOnly bool, job func(*release.Release) error) (err error) {
 	owners, err := s.kindOfOwners()
 	if err != nil {
-		return nil, err
+		return err
 	}
 	o := release.Options{
 		Stdin: a.input(ctx), Cache: cache, Config: s.config, Name: s.name, Version: s.version,
 		Owners: owners, Times: s.times,
-		OnProgress: func(files int, bytes int64) { a.progress.show("read "+path, bytes, 0) },
+		OnProgress: func(_ int, bytes int64) { a.progress.show("read", bytes, 0) },
 	}
-	var spool *disk.Root
-	if !manifestOnly {
-		o.SpoolDir = spoolDir(a)
-		if spool, err = disk.Open(o.SpoolDir); err != nil {
-			return nil, err
+	if st, statErr := os.Stat(path); !manifestOnly && (statErr != nil || !st.IsDir()) {
+		sp, err := a.newSpool()
+		if err != nil {
+			return fmt.Errorf("a directory to unpack in: %w", err)
 		}
-		o.Spool = spool
+		defer func() { err = errors.Join(err, sp.remove()) }()
+		o.Spool, o.SpoolDir = sp.fs, sp.path
 	}
 	rel, err := release.Open(ctx, path, o)
 	if err != nil {
-		return nil, err
+		return err
 	}
 	for _, note := range rel.Notes {
 		a.remark("%s", note)
 	}
-	return rel, nil
+	return errors.Join(job(rel), rel.Close())
 }
 
-// spoolDir is for what may be large: /tmp is often in memory.
-func spoolDir(a *app) string {
-	if dir := a.getenv("TMPDIR"); dir != "" {
-		return dir
+// spool is a directory of our own in which a tar is unpacked.
+type spool struct {
+	parent, fs *disk.Root
+	name, path string
+}
+
+// newSpool makes one in $TMPDIR, else in /var/tmp: /tmp is often in memory.
+func (a *app) newSpool() (*spool, error) {
+	dir := a.getenv("TMPDIR")
+	if dir == "" {
+		dir = "/var/tmp"
 	}
-	return "/var/tmp"
+	parent, err := disk.Open(dir)
+	if err != nil {
+		return nil, err
+	}
+	s := &spool{parent: parent, name: fmt.Sprintf("moult-%016x", rand.Uint64())}
+	s.path = filepath.Join(dir, s.name)
+	if err := parent.Mkdir(s.name); err != nil {
+		return nil, errors.Join(err, parent.Close())
+	}
+	if s.fs, err = disk.Open(s.path); err != nil {
+		return nil, errors.Join(err, parent.Remove(s.name), parent.Close())
+	}
+	return s, nil
+}
+
+// remove wants the directory empty: closing the release has removed its files.
+func (s *spool) remove() error {
+	return errors.Join(s.fs.Close(), s.parent.Remove(s.name), s.parent.Close())
 }
 
 // input is standard input, which stops at an interrupt also while it waits.
