@@ -127,14 +127,15 @@ func (a *app) install(cmd *cobra.Command, f *installFlags, operands []string) er
 	if err != nil && !result.Changed {
 		return err
 	}
-	if printErr := a.print(installDocument(result, f.DryRun), func(w io.Writer) {
-		if !f.verbose && !f.DryRun {
-			return
-		}
+	if !a.json && !f.verbose && !f.DryRun {
+		return err // install(1) is silent, and works without a standard output
+	}
+	printErr := a.print(installDocument(result, f.DryRun), func(w io.Writer) {
 		for _, line := range result.Verbose("moult install") {
 			fmt.Fprintln(w, line)
 		}
-	}); err == nil {
+	})
+	if err == nil {
 		err = printErr
 	}
 	return err

@@ -44,6 +44,24 @@ func (in *installer) isSame(it *installItem) (bool, error) {
 	return in.sameBytes(it)
 }
 
+// isTwice says whether an earlier item will already have brought the same file
+// to the same name.
+func (in *installer) isTwice(it *installItem) bool {
+	var source unix.Stat_t
+	if unix.Lstat(it.source, &source) != nil || source.Mode&unix.S_IFMT != unix.S_IFREG || source.Mode&modeSpecial != 0 {
+		return false
+	}
+	for _, before := range in.items {
+		if before == it {
+			break
+		}
+		if before.base == it.base && sameInode(&before.st, &it.st) {
+			return true
+		}
+	}
+	return false
+}
+
 // sameBytes compares the two files.
 func (in *installer) sameBytes(it *installItem) (bool, error) {
 	a, err := os.Open(it.source)

@@ -57,10 +57,9 @@ func (in *installer) makeDirectories(ctx context.Context) error {
 	return err
 }
 
-// directories makes what is missing and then sets what was there already, so
-// that a failure finds as little as possible to undo.
+// directories makes what is missing and sets what was there, in their order:
+// what a directory hands down depends on what it was set to before.
 func (in *installer) directories(ctx context.Context, spec dirSpec, undo *[]func()) error {
-	var there []string
 	for _, dir := range in.o.Sources {
 		if err := ctx.Err(); err != nil {
 			return err
@@ -69,11 +68,9 @@ func (in *installer) directories(ctx context.Context, spec dirSpec, undo *[]func
 		if err != nil {
 			return err
 		}
-		if !isNew {
-			there = append(there, dir)
+		if isNew {
+			continue
 		}
-	}
-	for _, dir := range there {
 		restore, err := in.setDirectory(dir, spec)
 		if err != nil {
 			return err

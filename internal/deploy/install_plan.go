@@ -24,6 +24,7 @@ type installItem struct {
 	round  int // how many items before this one have the same name
 
 	same   bool      // -C: nothing to do
+	placed bool      // it has its name
 	file   disk.File // while it is being staged
 	temp   string    // where it is staged
 	backup string    // what the old file was kept as, as the user would write it
@@ -142,6 +143,10 @@ func (in *installer) planItem(it *installItem) error {
 	if it.st.Mode&unix.S_IFMT == unix.S_IFDIR {
 		return fmt.Errorf("omitting directory %s", quoteName(it.source))
 	}
+	if in.o.Compare && in.isTwice(it) {
+		it.same = true
+		return nil
+	}
 	if it.round > 0 && in.o.Backup != BackupNumbered {
 		return fmt.Errorf("will not overwrite just-created %s with %s", quoteName(it.dest), quoteName(it.source))
 	}
@@ -159,15 +164,13 @@ func (in *installer) planItem(it *installItem) error {
 	if it.isOld(unix.S_IFDIR) {
 		return fmt.Errorf("cannot overwrite directory %s with non-directory", quoteName(it.dest))
 	}
-	if err := in.mayReplace(it); err != nil {
-		return err
-	}
 	if in.o.Compare {
-		same, err := in.isSame(it)
-		it.same = same
-		return err
+		var err error
+		if it.same, err = in.isSame(it); it.same || err != nil {
+			return err
+		}
 	}
-	return nil
+	return in.mayReplace(it)
 }
 
 func (it *installItem) isOld(format uint16) bool {
@@ -232,6 +235,16 @@ func (in *installer) isSameName(it *installItem) bool {
 	a, errA := os.Stat(dir)
 	b, errB := in.dir.Stat()
 	return errA == nil && errB == nil && os.SameFile(a, b)
+}
+
+// reportPlaced adds what is in place to the result, and, if anything is, what was
+// so before.
+func (in *installer) reportPlaced() {
+	for _, it := range in.items {
+		if it.placed || it.same {
+			in.report(it)
+		}
+	}
 }
 
 // report adds an item to the result.

@@ -138,9 +138,11 @@ func (in *installer) commit() error {
 		var err error
 		if left, err = in.commitRound(round); err != nil {
 			in.undo()
+			in.reportPlaced()
 			return err
 		}
 	}
+	in.reportPlaced()
 	if in.temp != "" && len(in.items) > 1 {
 		in.fs.Remove(in.temp)
 	}
@@ -184,10 +186,9 @@ func (in *installer) commitRound(round int) (more bool, err error) {
 			if err := in.place(it); err != nil {
 				return false, about("install", it.dest, refusal(err))
 			}
-			it.temp = ""
+			it.temp, it.placed = "", true
 			in.partly, in.result.Changed = true, true
 		}
-		in.report(it)
 	}
 	return more, nil
 }
@@ -219,7 +220,13 @@ func (in *installer) place(it *installItem) error {
 	}
 	// The old file could not have two names. The new one goes to the backup's
 	// name, and the two change places.
-	if err := in.fs.Rename(it.temp, it.swap); err != nil {
+	err := in.fs.Place(it.temp, it.swap)
+	if errors.Is(err, fs.ErrExist) {
+		if err = in.fs.Rename(it.temp, it.swap); err == nil {
+			in.partly = true // an older backup is gone
+		}
+	}
+	if err != nil {
 		return err
 	}
 	it.temp = it.swap // to be taken away again if the exchange fails
