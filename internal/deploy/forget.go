@@ -25,17 +25,13 @@ func (t *Target) Forget(ctx context.Context, o ForgetOptions) (Result, error) {
 	if layout, err := t.readLayout(); err == nil && layout == "" && !exists(t.abs(dotMoult)) {
 		return Result{}, errors.Join(t.unregister(), fmt.Errorf("%s: %w", t.path, ErrNoTarget))
 	}
-	res, err := t.locked(ctx, o.Name, func(s *state, res *Result) error {
+	return t.locked(ctx, o.Name, func(s *state, res *Result) error {
 		res.Job = "forget"
 		if s.layout == Shared {
 			return s.forgetShared()
 		}
 		return s.forgetOwned(ctx, o, res.From)
 	})
-	if err != nil {
-		return res, err
-	}
-	return res, t.unregisterIfGone()
 }
 
 // ForgetPath drops a target from the registry whose directory, or whose .moult,
@@ -48,13 +44,6 @@ func ForgetPath(path string, opts Options) error {
 	t := &Target{path: abs, opts: opts.withDefaults()}
 	if exists(t.abs(dotMoult)) || !registered(t.opts.StateDir, abs) {
 		return fmt.Errorf("%s: %w", abs, ErrNoTarget)
-	}
-	return t.unregister()
-}
-
-func (t *Target) unregisterIfGone() error {
-	if exists(t.abs(dotMoult)) {
-		return nil
 	}
 	return t.unregister()
 }
@@ -162,6 +151,10 @@ func (s *state) removeBooks() error {
 		}
 	}
 	if err := s.t.fs.SyncDir(dotMoult); err != nil {
+		return err
+	}
+	// From here on there is nothing that a recovery at boot would be needed for.
+	if err := s.t.unregister(); err != nil {
 		return err
 	}
 	for _, name := range last {

@@ -19,6 +19,11 @@ import (
 type Retention struct {
 	Generations int   // how many, beside the pinned ones; 0 is 3, negative is as few as can be
 	Bytes       int64 // and at most so many bytes of generations that are not live; 0 is no limit
+
+	// Unreadable takes processes that may not be looked into for no users. By
+	// default each counts as a user of every generation: another user's, for
+	// who is not root, or one that a security module hides even from root.
+	Unreadable bool
 }
 
 // GCOptions say what may be collected.
@@ -85,7 +90,7 @@ func (s *state) collect(ctx context.Context, r Retention, dry bool) (Collection,
 			return c, err
 		}
 	}
-	free, err := s.unused(ctx, candidates, &c)
+	free, err := s.unused(ctx, candidates, r.Unreadable, &c)
 	if err != nil {
 		return c, err
 	}
@@ -101,7 +106,7 @@ func (s *state) collect(ctx context.Context, r Retention, dry bool) (Collection,
 	if dry {
 		return c, nil
 	}
-	if err := s.closeRetired(&c); err != nil {
+	if err := s.closeRetired(ctx, r.Unreadable, &c); err != nil {
 		return c, err
 	}
 	if s.layout == Shared && len(c.Collected) > 0 {
@@ -196,7 +201,7 @@ func (s *state) bytesOf(n int) (sum int64) {
 // unused picks those candidates that no process uses. In a shared target the
 // old inodes are not reached by path, and unlinking one takes nothing from who
 // maps it.
-func (s *state) unused(ctx context.Context, ns []int, c *Collection) ([]int, error) {
+func (s *state) unused(ctx context.Context, ns []int, blind bool, c *Collection) ([]int, error) {
 	if len(ns) == 0 || s.layout == Shared {
 		return ns, nil
 	}
@@ -213,6 +218,9 @@ func (s *state) unused(ctx context.Context, ns []int, c *Collection) ([]int, err
 	report, err := stale.Users(ctx, stale.Options{Proc: s.t.opts.Proc}, trees)
 	if err != nil {
 		return nil, err
+	}
+	if blind {
+		report.Unreadable, report.Hidden = nil, false
 	}
 	var free []int
 	for i, n := range all {
@@ -316,7 +324,7 @@ func (s *state) removeTrash(n int) error {
 
 // closeRetired takes retired generations that nothing uses out of reach: an old
 // set-user-id program must not stay there for everybody to start.
-func (s *state) closeRetired(c *Collection) error {
+func (s *state) closeRetired(ctx context.Context, blind bool, c *Collection) error {
 	if s.layout != Owned {
 		return nil // objects/ is 0700
 	}
@@ -334,7 +342,7 @@ func (s *state) closeRetired(c *Collection) error {
 			ns = append(ns, n)
 		}
 	}
-	free, err := s.unused(context.Background(), ns, &Collection{})
+	free, err := s.unused(ctx, ns, blind, &Collection{})
 	if err != nil {
 		return err
 	}

@@ -9,7 +9,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	linkcheck "moult.example/internal/deploy/lcstub"
+	"moult.example/internal/linkcheck"
 	"moult.example/internal/release"
 )
 
@@ -100,7 +100,7 @@ func (s *state) rank(o op, info *linkcheck.Info) int {
 		f.Close()
 	}
 	switch {
-	case info.ELF && !info.Program, strings.Contains(filepath.Base(string(o.Path)), ".so"):
+	case info.Kind == linkcheck.Library, strings.Contains(filepath.Base(string(o.Path)), ".so"):
 		return rankLibrary
 	case o.New.Mode&0o111 != 0:
 		return rankProgram
