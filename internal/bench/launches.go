@@ -1,0 +1,107 @@
+package main
+
+import (
+	"bufio"
+	"context"
+	"fmt"
+	"io"
+	"path/filepath"
+	"strings"
+)
+
+// measureLaunches: how often a program is started of two releases at once.
+func (b *bench) measureLaunches(ctx context.Context, s *Section) error {
+	s.Title = fmt.Sprintf("mixed launches under back-to-back updates of %d files", setFiles)
+	s.Unit = "for each update"
+	s.Method = "a program with three libraries is started without a pause on the other processor, and says if it got parts of two releases"
+	if why := missing("cc"); why != "" {
+		s.skip("all", why)
+		return nil
+	}
+	mine, other, why := twoCPUs()
+	if why != "" {
+		s.skip("all", why)
+		return nil
+	}
+	set, err := b.theSet(ctx)
+	if err != nil {
+		return err
+	}
+	all, err := b.switchers(ctx, s, set, 20*b.opt.rounds, 4*b.opt.rounds)
+	if err != nil {
+		return err
+	}
+	for _, w := range all {
+		if err := b.settle(b.dir); err != nil {
+			return err
+		}
+		l, err := b.launch(ctx, set, other, filepath.Join(w.live(w.p), setProgram))
+		if err != nil {
+			return err
+		}
+		err = onCPU(mine, func() error {
+			for range w.rounds {
+				if _, err := w.turn(b, ctx, set); err != nil {
+					return err
+				}
+			}
+			return nil
+		})
+		n, err2 := l.end()
+		if err == nil {
+			err = err2
+		}
+		if err != nil {
+			return fmt.Errorf("%s: %w", w.name, err)
+		}
+		each := func(count int) float64 { return float64(count) / float64(w.rounds) }
+		s.Rows = append(s.Rows, Row{Name: w.name, Value: each(n.mixed), Note: fmt.Sprintf(
+			"%s failed; %d updates, %d launches", number(each(n.failed)), w.rounds, n.launches)})
+		switch w.name {
+		case sharedName:
+			s.check(w.name+", mixed", each(n.mixed), 1, "for each update")
+			s.check(w.name+", failed", each(n.failed), 0, "for each update")
+		case ownedName:
+			s.check(w.name+", mixed or failed", each(n.mixed+n.failed), 0, "for each update")
+		}
+	}
+	return nil
+}
+
+// launching is a launcher at work; see src/launcher.c.
+type launching struct {
+	stdin  io.Closer
+	stdout *bufio.Reader
+	wait   func() error
+}
+
+type launches struct{ launches, mixed, failed int }
+
+func (b *bench) launch(ctx context.Context, set *set, cpu int, program string) (*launching, error) {
+	cmd := b.command(ctx, set.launcher, fmt.Sprint(cpu), program)
+	stdin, err := cmd.StdinPipe()
+	if err != nil {
+		return nil, err
+	}
+	stdout, err := cmd.StdoutPipe()
+	if err != nil {
+		return nil, err
+	}
+	if err := cmd.Start(); err != nil {
+		return nil, err
+	}
+	l := &launching{stdin, bufio.NewReader(stdout), cmd.Wait}
+	if line, _ := l.stdout.ReadString('\n'); strings.TrimSpace(line) != "ready" {
+		return nil, fmt.Errorf("launcher: %w", l.wait())
+	}
+	return l, nil
+}
+
+func (l *launching) end() (n launches, err error) {
+	l.stdin.Close()
+	_, err = fmt.Fscan(l.stdout, &n.launches, &n.mixed, &n.failed)
+	if err2 := l.wait(); err2 != nil {
+		err = err2
+	}
+	return n, err
+}
