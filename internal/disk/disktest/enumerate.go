@@ -54,7 +54,11 @@ func (e *enumerator) at(c cut) {
 func (e *enumerator) state(why string, kill bool, choose func(k int, f *effect) choice) {
 	picks := make([]choice, len(e.unsynced))
 	for i, k := range e.unsynced {
-		picks[i] = choose(k, &e.h.effects[k])
+		f := &e.h.effects[k]
+		picks[i] = choose(k, f)
+		if picks[i] == torn && f.what == nameEffect && !f.moves(e.h.base) {
+			picks[i] = full
+		}
 	}
 	sum := e.h.build(e.floorImage, e.floor, e.cut, picks).hash()
 	if at, ok := e.seen[sum]; ok {
@@ -102,6 +106,8 @@ func (e *enumerator) bytesLost() {
 		why                string
 		names, bytes, meta choice
 	}{
+		{"moved files keep their old names", torn, full, full},
+		{"moved files keep their old names, bytes lost", torn, lost, full},
 		{"names kept, bytes lost", full, lost, full},
 		{"names kept, bytes and metadata lost", full, lost, lost},
 		{"names kept, metadata lost", full, full, lost},
@@ -151,15 +157,30 @@ func (e *enumerator) singles() {
 			}
 			return full
 		})
-		e.power("only "+e.h.describe(one), func(k int, _ *effect) choice {
+		e.only(one, "", full)
+		if !e.h.effects[one].moves(e.h.base) {
+			continue
+		}
+		e.only(one, ", its old name is left", torn)
+		e.power("all, of "+e.h.describe(one)+" the old name too", func(k int, _ *effect) choice {
 			if k == one {
-				return full
+				return torn
 			}
-			return lost
+			return full
 		})
-		e.power("only "+e.h.describe(one)+", bytes and metadata kept", func(k int, f *effect) choice {
-			if k == one || f.what != nameEffect {
-				return full
+	}
+}
+
+// only: of one thing so much is there, of the rest nothing, or nothing but bytes
+// and metadata.
+func (e *enumerator) only(one int, why string, so choice) {
+	for _, bytes := range []choice{full, lost} {
+		e.power("only "+e.h.describe(one)+why+bytesWhy(bytes), func(k int, f *effect) choice {
+			switch {
+			case k == one:
+				return so
+			case f.what != nameEffect:
+				return bytes
 			}
 			return lost
 		})
@@ -196,6 +217,15 @@ func (e *enumerator) directories() {
 				}
 				return when(of(f))
 			})
+			e.power("only names in "+quote(e.h.dirName[dir])+", those of moved files elsewhere too"+bytesWhy(bytes), func(_ int, f *effect) choice {
+				switch {
+				case f.what != nameEffect:
+					return bytes
+				case f.moves(e.h.base) && f.set[0].dir == dir:
+					return torn
+				}
+				return when(of(f))
+			})
 			e.power("all but names in "+quote(e.h.dirName[dir])+bytesWhy(bytes), func(_ int, f *effect) choice {
 				if f.what != nameEffect {
 					return bytes
@@ -224,6 +254,8 @@ func (e *enumerator) random() {
 			switch {
 			case f.what == byteEffect && !f.resize && e.rng.Float64() < 0.4:
 				return []choice{torn, zeroed}[e.rng.IntN(2)]
+			case f.moves(e.h.base) && e.rng.Float64() < 0.3:
+				return torn
 			case e.rng.Float64() < keep:
 				return full
 			}

@@ -27,7 +27,7 @@ type image struct {
 
 type (
 	inode  int
-	nameID int
+	nameID int // negative: what was left of a name
 )
 
 // rootInode is the directory at the top.
@@ -97,6 +97,18 @@ func (im *image) setName(p place, ref nameRef) {
 	im.clearName(p)
 	im.change(p.dir).names[p.base] = ref
 	im.where[ref.id] = p
+}
+
+// leaveName lets a name that stands in another directory than dir stay there as
+// a name of its own, when the one that is known goes away.
+func (im *image) leaveName(ref nameRef, dir inode) {
+	at, ok := im.where[ref.id]
+	if !ok || at.dir == dir {
+		return
+	}
+	left := nameRef{-ref.id, ref.to} // numbers of names are positive, and one is left once
+	im.clearName(at)
+	im.setName(at, left)
 }
 
 // holds says whether directory i is below directory top, or is it.

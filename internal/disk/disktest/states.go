@@ -62,7 +62,9 @@ type State struct {
 //
 // Of what was not synced, any part may be on the disk and any other not, a later
 // one without an earlier one. Bytes may be lost, cut in the middle, or zeros of
-// the right length. A rename or exchange is there or not, never half.
+// the right length. A rename or exchange is there or not, never half, but for a
+// file that moves to another directory: until both are synced, it may have its
+// old name as well as its new one (btrfs does that).
 //
 // For each cut the states are: all is there (a kill); nothing unsynced is; all
 // names are, but bytes or metadata are lost, cut or zeros; the first unsynced
