@@ -106,7 +106,7 @@ var errTruncatedTar = errors.New("the archive is truncated")
 
 // read reads the archive.
 func (t *tarReader) read(ctx context.Context, in io.Reader) error {
-	plain, err := decompress(bufio.NewReaderSize(in, 256<<10))
+	plain, err := decompress(bufio.NewReaderSize(in, 64<<10))
 	if err != nil {
 		return err
 	}
