@@ -214,9 +214,13 @@ func (in *installer) placeDirectory(d disk.FS, look *os.File, dir, base string, 
 		if label := in.labelAt(look, dir); label != "" {
 			meta.Xattrs[labelAttr] = label
 		}
-		if err = d.SetMeta(temp, meta); err == nil {
-			err = d.Place(temp, base)
-		}
+		err = d.SetMeta(temp, meta)
+	}
+	if err == nil && !in.o.NoSync {
+		err = d.SyncDir(temp) // or a power cut may leave the name without the rights
+	}
+	if err == nil {
+		err = d.Place(temp, base)
 	}
 	if err != nil {
 		d.Remove(temp)

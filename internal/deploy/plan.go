@@ -114,7 +114,7 @@ func (t *Target) makePlan(ctx context.Context, s *state, rel *release.Release, o
 		return nil, err
 	}
 	p.findRemoved()
-	return p, p.preflight()
+	return p, p.preflight(ctx)
 }
 
 // readLive finds what is live now.

@@ -67,18 +67,17 @@ func (l *lists) prepare() {
 			l.listed[from] = true
 		}
 	}
-	common := ""
-	first := true
+	common, first := "", true
 	for path := range l.listed {
-		dir := filepath.Dir(path) + "/"
+		dir := strings.TrimSuffix(filepath.Dir(path), "/") + "/"
 		if first {
 			common, first = dir, false
 		}
-		for !strings.HasPrefix(dir, common) {
+		for !strings.HasPrefix(dir, common) { // up by one directory
 			common = common[:strings.LastIndexByte(common[:len(common)-1], '/')+1]
 		}
 	}
-	for _, way := range l.a.written(strings.Replace(common, "//", "/", 1)) {
+	for _, way := range l.a.written(common) {
 		l.needles = append(l.needles, []byte(way))
 	}
 }

@@ -19,12 +19,16 @@ func Packages(ctx context.Context, o Options, paths []string) (map[string]string
 	}
 	a := o.aliases()
 	w := wanted{}
+	resolved := map[string]string{}
 	for _, path := range paths {
 		w.add(a.canonical(path), path)
 		// The directory may be reached through any link, not only an alias.
-		if dir, err := filepath.EvalSymlinks(o.path(filepath.Dir(path))); err == nil {
-			dir = "/" + strings.Trim(strings.TrimPrefix(dir, o.path("/")), "/")
-			w.add(a.canonical(filepath.Join(dir, filepath.Base(path))), path)
+		dir, name := filepath.Split(path)
+		if _, ok := resolved[dir]; !ok {
+			resolved[dir] = o.resolve(dir)
+		}
+		if to := resolved[dir]; to != "" {
+			w.add(a.canonical(filepath.Join(to, name)), path)
 		}
 	}
 	if err := o.dpkg(ctx, a, w, owners); err != nil {
@@ -34,6 +38,19 @@ func Packages(ctx context.Context, o Options, paths []string) (map[string]string
 		return nil, err
 	}
 	return owners, nil
+}
+
+// resolve follows the links of a directory's path; "" if it is not there.
+func (o Options) resolve(dir string) string {
+	to, err := filepath.EvalSymlinks(o.path(dir))
+	if err != nil {
+		return ""
+	}
+	below, err := filepath.Rel(o.path("/"), to)
+	if err != nil {
+		return ""
+	}
+	return filepath.Join("/", below)
 }
 
 // wanted are the paths that are asked for: the canonical path, and the ways in

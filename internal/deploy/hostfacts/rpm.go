@@ -83,7 +83,7 @@ func (o Options) queryRPM(ctx context.Context, query, format string, args []stri
 		return said("rpm", nil, err)
 	}
 	for line := range strings.Lines(string(messages)) {
-		if strings.HasPrefix(line, "error:") && !strings.HasPrefix(line, "error: file ") {
+		if err != nil && strings.HasPrefix(line, "error:") && !strings.HasPrefix(line, "error: file ") {
 			return said("rpm", []byte(line), err)
 		}
 	}
