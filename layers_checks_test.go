@@ -167,7 +167,7 @@ func checkDependencies(all []*source) (problems []string) {
 				continue
 			}
 			d, name := dependencyOf(p)
-			may := slices.Contains(d.packages, who) || s.isTest() && slices.Contains(d.packages, s.dir())
+			may := slices.Contains(d.packages, anyone) || slices.Contains(d.packages, who) || s.isTest() && slices.Contains(d.packages, s.dir())
 			if !may {
 				problems = append(problems, fmt.Sprintf("%s imports %s: the table of dependencies allows %s to %v alone", s.path, p, orUnknown(name), d.packages))
 			}

@@ -12,35 +12,32 @@ var rooms = map[string][]string{
 
 	"internal/lab":    {"internal/deploy", "internal/release", "internal/stale", "internal/disk"},
 	"internal/bench":  {"internal/disk"},
-	"internal/deploy": {"internal/linkcheck", "internal/stale", "internal/release", "internal/disk"},
+	"internal/deploy": {"internal/deploy/hostfacts", "internal/linkcheck", "internal/stale", "internal/release", "internal/disk"},
 
-	"internal/release":       {"internal/disk"},
-	"internal/stale":         {},
-	"internal/linkcheck":     {},
-	"internal/disk":          {},
-	"internal/disk/disktest": {"internal/disk", "internal/testneed"},
-	"internal/testneed":      {},
+	"internal/deploy/hostfacts": {},
+	"internal/release":          {"internal/disk"},
+	"internal/stale":            {},
+	"internal/linkcheck":        {},
+	"internal/disk":             {},
+	"internal/disk/disktest":    {"internal/disk", "internal/testneed"},
+	"internal/testneed":         {},
+	"internal/realtest":         {}, // tests alone
 }
 
 // dependencies says which packages may import each module that is not ours.
 // Packages whose name ends in _test stand for the tests of a package.
 var dependencies = map[string]dependency{
-	"golang.org/x/sys": {
-		"the system calls that package os does not have",
-		[]string{
-			"cmd/moult", "internal/lab", "internal/deploy", "internal/release", "internal/stale",
-			"internal/disk", "internal/disk/disktest", "internal/bench",
-		},
-	},
-	"github.com/spf13/cobra":            {"the command line, its help, completion and man pages", []string{"cmd/moult"}},
-	"github.com/spf13/pflag":            {"the flags of the command line", []string{"cmd/moult"}},
-	"github.com/schollz/progressbar/v3": {"the progress bar", []string{"cmd/moult"}},
-	"golang.org/x/term":                 {"is it a terminal?", []string{"cmd/moult"}},
-	"github.com/BurntSushi/toml":        {"moult.toml", []string{"internal/release"}},
-	"github.com/klauspost/compress":     {"zstd, for packed releases", []string{"internal/release"}},
-	"github.com/rogpeppe/go-internal":   {"command scripts as tests", []string{"cmd/moult_test"}},
-	"honnef.co/go/tools":                {"staticcheck, a tool that nothing imports", nil},
+	"golang.org/x/sys":                {"the system calls that package os does not have; checkDisk holds those that change a disk", []string{anyone}},
+	"github.com/spf13/cobra":          {"the command line, its help, completion and man pages", []string{"cmd/moult"}},
+	"github.com/spf13/pflag":          {"the flags of the command line", []string{"cmd/moult"}},
+	"github.com/BurntSushi/toml":      {"moult.toml", []string{"internal/release"}},
+	"github.com/klauspost/compress":   {"zstd, for packed releases", []string{"internal/release"}},
+	"github.com/rogpeppe/go-internal": {"command scripts as tests", []string{"cmd/moult_test"}},
+	"honnef.co/go/tools":              {"staticcheck, a tool that nothing imports", nil},
 }
+
+// anyone stands for all packages.
+const anyone = "*"
 
 type dependency struct {
 	why      string

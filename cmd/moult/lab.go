@@ -7,9 +7,7 @@ import (
 	"os"
 	"strings"
 
-	"github.com/schollz/progressbar/v3"
 	"github.com/spf13/cobra"
-	"golang.org/x/term"
 
 	"moult.example/internal/lab"
 )
@@ -62,9 +60,14 @@ are killed on purpose: the kernel's log will mention them.`,
 		case o.explain != "":
 			return a.explainMethod(cmd, o.explain, o.trace, options)
 		}
-		bar := a.labProgress(&options)
+		options.OnEvent = func(e lab.Event) {
+			what := e.Step
+			if e.Method != "" {
+				what = e.Method + ": " + e.Step
+			}
+			a.progress.step("lab", what, e.Done, e.Total)
+		}
 		report, err := lab.Run(cmd.Context(), options)
-		bar()
 		if err != nil {
 			return labError(err)
 		}
@@ -115,40 +118,11 @@ func labError(err error) error {
 	return u
 }
 
-// labProgress draws the lab's steps on the terminal, and returns what takes the
-// line away.
-func (a *app) labProgress(options *lab.Options) func() {
-	if !a.progress.wanted() {
-		return func() {}
-	}
-	bar := progressbar.NewOptions(1,
-		progressbar.OptionSetWriter(a.stderr),
-		progressbar.OptionSetWidth(24),
-		progressbar.OptionSetPredictTime(false),
-		progressbar.OptionSetElapsedTime(false),
-		progressbar.OptionClearOnFinish(),
-	)
-	options.OnEvent = func(e lab.Event) {
-		what := e.Step
-		if e.Method != "" {
-			what = e.Method + ": " + e.Step
-		}
-		bar.ChangeMax(e.Total + 1) // a full bar draws no more
-		bar.Describe(fmt.Sprintf("%-44s", what))
-		_ = bar.Set(e.Done) // the terminal may go away; the lab goes on
-	}
-	return func() { _ = bar.Clear() }
-}
-
 // screen is how wide the output may be, and whether it may have colours.
 func (a *app) screen() (width int, color bool) {
-	f, isFile := a.stdout.(*os.File)
-	if !isFile || !isTerminal(f) {
+	width = terminalWidth(a.stdout)
+	if width == 0 {
 		return 100, false
-	}
-	width, _, err := term.GetSize(int(f.Fd()))
-	if err != nil {
-		width = columns
 	}
 	return width, a.getenv("NO_COLOR") == "" && a.getenv("TERM") != "dumb"
 }
