@@ -14,6 +14,9 @@ unitdir ?= $(PREFIX)/lib/systemd/system
 # Go from its own archive is often not in root's PATH.
 export PATH := $(PATH):/usr/local/go/bin
 
+# The date on the manual pages: equal sources make equal pages.
+export SOURCE_DATE_EPOCH ?= $(shell git log -1 --format=%ct 2>/dev/null)
+
 VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo devel)
 LDFLAGS  = -s -w -X main.buildVersion=$(VERSION)
 BUILD    = CGO_ENABLED=0 $(GO) build -trimpath -buildvcs=false -ldflags '$(LDFLAGS)'
@@ -64,6 +67,7 @@ bench: build
 	$(GO) run ./internal/bench -moult "$(CURDIR)/moult"
 
 man: build
+	rm -rf out/man
 	mkdir -p out/man
 	./moult man out/man
 
@@ -79,13 +83,16 @@ units:
 		sed 's|@bindir@|$(bindir)|' $$unit > out/units/$${unit##*/}; \
 	done
 
+# Into the staging root of a package there is nothing to wait for.
+INSTALL = ./moult install $(if $(DESTDIR),--no-sync)
+
 install: man completion units
-	./moult install -D -m 755 -t "$(DESTDIR)$(bindir)" moult
-	./moult install -D -m 644 -t "$(DESTDIR)$(mandir)/man1" out/man/*.1
-	./moult install -D -m 644 -t "$(DESTDIR)$(PREFIX)/share/bash-completion/completions" out/completion/moult
-	./moult install -D -m 644 -t "$(DESTDIR)$(PREFIX)/share/zsh/site-functions" out/completion/_moult
-	./moult install -D -m 644 -t "$(DESTDIR)$(PREFIX)/share/fish/vendor_completions.d" out/completion/moult.fish
-	./moult install -D -m 644 -t "$(DESTDIR)$(unitdir)" out/units/*
+	$(INSTALL) -D -m 755 -t "$(DESTDIR)$(bindir)" moult
+	$(INSTALL) -D -m 644 -t "$(DESTDIR)$(mandir)/man1" out/man/*.1
+	$(INSTALL) -D -m 644 -t "$(DESTDIR)$(PREFIX)/share/bash-completion/completions" out/completion/moult
+	$(INSTALL) -D -m 644 -t "$(DESTDIR)$(PREFIX)/share/zsh/site-functions" out/completion/_moult
+	$(INSTALL) -D -m 644 -t "$(DESTDIR)$(PREFIX)/share/fish/vendor_completions.d" out/completion/moult.fish
+	$(INSTALL) -D -m 644 -t "$(DESTDIR)$(unitdir)" out/units/*
 
 clean:
 	rm -rf moult out
