@@ -180,7 +180,7 @@ func TestManifestRefused(t *testing.T) {
 		{sub("timeout 5", "timeout -5"), "line 7: timeout"},
 		{sub(`c d \\ e`, `c d \\ e\x41`), "line 6: after"},
 		{sub("entries 9", "entries 09"), "line 8: "},
-		{sub("entries 9", "entries 4000000"), "line 8: 4000000 entries are announced"},
+		{sub("entries 9", "entries 1000000"), "line 8: 1000000 entries are announced"},
 		{sub("entries 9", "entries 5000000"), "line 8: "},
 		{sub("f 0600", "p 0600"), `line 9: " leading, and = more": type`},
 		{sub("f 0600", "ff 0600"), "type"},
