@@ -16,13 +16,23 @@ import (
 	"moult.example/internal/testneed"
 )
 
-// built is the moult of this tree, for all tests of the package.
-var built = sync.OnceValues(func() (string, error) {
+// testDir is what all tests of the package share.
+var testDir string
+
+func TestMain(m *testing.M) {
 	dir, err := os.MkdirTemp("", "moult-lab-test-")
 	if err != nil {
-		return "", err
+		panic(err)
 	}
-	path := filepath.Join(dir, "moult")
+	testDir = dir
+	status := m.Run()
+	os.RemoveAll(dir)
+	os.Exit(status)
+}
+
+// built is the moult of this tree.
+var built = sync.OnceValues(func() (string, error) {
+	path := filepath.Join(testDir, "moult")
 	cmd := exec.Command("go", "build", "-o", path, "moult.example/cmd/moult")
 	cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
 	if out, err := cmd.CombinedOutput(); err != nil {
@@ -37,21 +47,8 @@ var measured = sync.OnceValues(func() (*Report, error) {
 	if err != nil {
 		return nil, err
 	}
-	dir, err := os.MkdirTemp("", "moult-lab-test-")
-	if err != nil {
-		return nil, err
-	}
-	defer os.RemoveAll(dir)
-	return Run(context.Background(), Options{Dir: dir, Moult: moult, Quick: true})
+	return Run(context.Background(), Options{Dir: testDir, Moult: moult, Quick: true})
 })
-
-func TestMain(m *testing.M) {
-	status := m.Run()
-	if path, err := built(); err == nil {
-		os.RemoveAll(filepath.Dir(path))
-	}
-	os.Exit(status)
-}
 
 func fresh(t *testing.T) *Report {
 	t.Helper()
