@@ -92,6 +92,21 @@ func TestDpkgNotMerged(t *testing.T) {
 	wantPackages(t, o, map[string]string{"/bin/tool": "a", "/usr/bin/tool": "b", "/usr/bin/more": "b"}, "/bin/more")
 }
 
+// Where /usr/sbin is a link, too, as on Fedora, there are four ways to write
+// one path.
+func TestDpkgMergedOnceMore(t *testing.T) {
+	o := tree(t, map[string]string{
+		"bin": "->usr/bin", "sbin": "->usr/sbin", "usr/sbin": "->bin", "usr/bin/x": "",
+		"var/lib/dpkg/info/a.list": "/sbin/a\n/usr/share/a\n",
+		"var/lib/dpkg/info/b.list": "/usr/sbin/b\n",
+		"var/lib/dpkg/info/c.list": "/bin/c\n",
+	})
+	wantPackages(t, o, map[string]string{
+		"/usr/bin/a": "a", "/sbin/a": "a", "/usr/sbin/b": "b", "/bin/b": "b", "/usr/bin/b": "b",
+		"/usr/sbin/c": "c", "/sbin/c": "c", "/usr/share/a": "a",
+	}, "/usr/share/b")
+}
+
 // A diverted path belongs to the package that diverts it, and where it was
 // moved to, to the one that lists the path.
 func TestDpkgDiversions(t *testing.T) {
@@ -184,7 +199,7 @@ func TestRPMRecorded(t *testing.T) {
 		if args[len(args)-1] != "bash-5.1.8-9.el9.x86_64" {
 			t.Errorf("rpm %q: want bash's", args)
 		}
-		return []byte("moult:bash\t/usr/bin/bash\nmoult:bash\t/usr/bin/sh\nmoult:bash\t/etc/skel/.bashrc\n"), nil, nil
+		return []byte("moult:bash\t/usr/bin/bash\nmoult:bash\t/bin/sh\nmoult:bash\t/etc/skel/.bashrc\n"), nil, nil
 	}
 	got, err := Packages(t.Context(), o, []string{"/bin/bash", "/usr/bin/sh", "/usr/bin/none", "/opt/x"})
 	want := map[string]string{"/bin/bash": "bash", "/usr/bin/sh": "bash"}
@@ -212,7 +227,7 @@ func TestRPMFails(t *testing.T) {
 		t.Errorf("no rpm: got %v, %v, want nothing", got, err)
 	}
 	called := false
-	o = tree(t, map[string]string{"var/lib/rpm/.rpm.lock": ""})
+	o = tree(t, map[string]string{"var/lib/rpm/.rpm.lock": "", "var/lib/rpm/Packages": ""})
 	o.Run = func(context.Context, string, ...string) (stdout, stderr []byte, err error) {
 		called = true
 		return nil, nil, nil
@@ -257,7 +272,7 @@ func TestBatches(t *testing.T) {
 		args []string
 		want []int
 	}{
-		{nil, nil}, {[]string{"a", "b"}, []int{2}}, {[]string{long, long, "a"}, []int{1, 2}}, {[]string{"a", long + long, "b"}, []int{1, 1, 1}},
+		{nil, nil}, {[]string{"a", "b"}, []int{2}}, {[]string{long, long, "a"}, []int{1, 2}}, {[]string{"a", long + long, "b"}, []int{1, 1, 1}}, {[]string{long + long, "b"}, []int{1, 1}},
 	} {
 		var got []int
 		for _, b := range batches(tt.args) {
