@@ -52,6 +52,9 @@ ago always stay. Every commit does this at its end.`,
 				}
 				v.Targets = append(v.Targets, got)
 			}
+			if o.DryRun {
+				return cutShort(t, o.Name)
+			}
 			return nil
 		})
 		if len(v.Targets) == 0 && len(errs) > 0 {

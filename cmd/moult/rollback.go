@@ -1,6 +1,9 @@
 package main
 
 import (
+	"fmt"
+	"io"
+
 	"github.com/spf13/cobra"
 
 	"moult.example/internal/deploy"
@@ -29,7 +32,16 @@ still run its files are no longer stale: they are the same inodes.`,
 				}
 			}
 			return a.withTarget(args[0], w, func(t *deploy.Target) error {
-				return a.printResult(t.Rollback(cmd.Context(), o))
+				r, err := t.Rollback(cmd.Context(), o)
+				if !o.DryRun || err != nil {
+					return a.printResult(r, err)
+				}
+				if err := a.print(r, func(w io.Writer) {
+					fmt.Fprintf(w, "%s: %s can be live again%s\n", r.Target.Quoted(), generation(r.Generation), identity(r.Name, r.Version, r.Release))
+				}); err != nil {
+					return err
+				}
+				return cutShort(t, o.Name)
 			})
 		},
 	}
