@@ -128,6 +128,9 @@ func TestDpkgDiversions(t *testing.T) {
 
 // On this host: the same as dpkg says itself.
 func TestDpkgOfThisHost(t *testing.T) {
+	if _, err := os.Stat("/var/lib/dpkg/info"); err != nil {
+		t.Skip("this host's packages are not dpkg's")
+	}
 	dpkg := testneed.Tool(t, "dpkg")
 	var paths []string
 	for _, dir := range []string{"/bin", "/usr/bin", "/usr/lib", "/usr/sbin", "/lib", "/etc", "/usr/share/doc/dpkg"} {
