@@ -33,6 +33,7 @@ type Cache struct {
 	root    cacheRoot
 	entries []cacheEntry
 	index   map[string]int
+	changed bool
 }
 
 // cacheRoot is the directory that the paths of a cache are relative to.
@@ -93,7 +94,11 @@ func (c *Cache) Store(path string, st Stat, d Digest, seen time.Time) {
 		c.index[c.entries[i].path] = i
 	}
 	c.entries[i].stat, c.entries[i].digest, c.entries[i].used = st, d, true
+	c.changed = true
 }
+
+// Changed says whether anything was stored since the cache was made or loaded.
+func (c *Cache) Changed() bool { return c.changed }
 
 // Forget drops what is remembered of a file.
 func (c *Cache) Forget(path string) {

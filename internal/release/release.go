@@ -7,6 +7,7 @@ import (
 	"io"
 	"io/fs"
 	"os"
+	"sync"
 
 	"moult.example/internal/disk"
 )
@@ -29,6 +30,7 @@ type Release struct {
 	stats    []Stat // of the entries of a directory, else nil
 	packed   bool   // it was packed: its manifest is what it was made with
 	cache    *Cache
+	learning sync.Mutex // guards cache in Learn
 	progress progress
 }
 

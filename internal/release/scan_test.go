@@ -73,7 +73,7 @@ func nastyTree(t testing.TB) string {
 	write(t, root, "empty", "", 0o644)
 	write(t, root, "new\nline \xff\xfe\\ end ", "nasty", 0o600)
 	write(t, root, "dir \xe4/"+strings.Repeat("n", 255), "long", 0o400)
-	write(t, root, "big", strings.Repeat("big", 1<<20), 0o444)
+	write(t, root, "big", strings.Repeat("big", 300<<10), 0o444)
 	try(t, os.Mkdir(filepath.Join(root, "void"), 0o700))
 	try(t, os.Chmod(filepath.Join(root, "void"), 0o755|fs.ModeSticky))
 	try(t, os.Symlink("tool", filepath.Join(root, "bin/link")))
@@ -82,7 +82,7 @@ func nastyTree(t testing.TB) string {
 	try(t, os.Link(filepath.Join(root, "bin/tool"), filepath.Join(root, "zlast")))
 	holes, err := os.Create(filepath.Join(root, "holes"))
 	try(t, err)
-	_, err = holes.WriteAt([]byte("end"), 8<<20)
+	_, err = holes.WriteAt([]byte("end"), 3<<20)
 	try(t, err)
 	try(t, holes.Close())
 	return root
@@ -104,7 +104,7 @@ func TestScan(t *testing.T) {
 		{"bin/tool", Entry{Type: File, Mode: 0o755, Size: 4, HardLink: "also"}},
 		{"zlast", Entry{Type: File, Mode: 0o755, Size: 4, HardLink: "also"}},
 		{"empty", Entry{Type: File, Mode: 0o644}},
-		{"holes", Entry{Type: File, Mode: 0o644, Size: 8<<20 + 3, Sparse: true}},
+		{"holes", Entry{Type: File, Mode: 0o644, Size: 3<<20 + 3, Sparse: true}},
 		{"void", Entry{Type: Dir, Mode: 0o1755}},
 		{"bin/link", Entry{Type: Symlink, Text: "tool"}},
 		{"dangling", Entry{Type: Symlink, Text: "/no/such\nplace\xff"}},
