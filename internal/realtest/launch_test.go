@@ -1,0 +1,188 @@
+package realtest
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"testing"
+	"time"
+
+	"moult.example/internal/deploy"
+)
+
+// launches is what the launcher has seen.
+type launches struct {
+	Launches, Late, Mixed, Failed int
+	Reasons                       map[string]int // of those that failed
+	Said                          string         // the last of them
+}
+
+// launcher starts the programs of a target back to back, until stop.
+type launcher struct {
+	t     testing.TB
+	cmd   *exec.Cmd
+	stdin io.Closer
+	out   bytes.Buffer
+	began time.Time
+}
+
+func startLauncher(t testing.TB, target string) *launcher {
+	t.Helper()
+	l := &launcher{t: t, began: time.Now()}
+	l.cmd = exec.Command(compile(t, "launcher", "launcher.c", "-static", "-pthread"),
+		target+"/bin/quick", target+"/bin/late", "4")
+	l.cmd.Stdout, l.cmd.Stderr = &l.out, os.Stderr
+	stdin, err := l.cmd.StdinPipe()
+	must(t, err)
+	l.stdin = stdin
+	must(t, l.cmd.Start())
+	t.Cleanup(func() {
+		stdin.Close()
+		l.cmd.Wait()
+	})
+	return l
+}
+
+func (l *launcher) stop(what string, changes int) (n launches) {
+	l.t.Helper()
+	took := time.Since(l.began)
+	l.stdin.Close()
+	must(l.t, l.cmd.Wait())
+	if err := json.Unmarshal(l.out.Bytes(), &n); err != nil {
+		l.t.Fatalf("launcher: %q: %v", l.out.String(), err)
+	}
+	delete(n.Reasons, "")
+	l.t.Logf("%s: %d changes in %v; %d launches (%.0f/s), %d of them load late; %d mixed, %d failed %v %s",
+		what, changes, took.Round(time.Millisecond), n.Launches, float64(n.Launches)/took.Seconds(), n.Late, n.Mixed, n.Failed, n.Reasons, n.Said)
+	if n.Launches < 20*changes || n.Late < changes {
+		l.t.Errorf("%s: %d launches, %d of them late, for %d changes: too few to prove anything", what, n.Launches, n.Late, changes)
+	}
+	return n
+}
+
+// No launch sees two releases of an owned target, and none fails, while
+// releases are applied and rolled back and old generations are collected.
+func TestLaunchOwned(t *testing.T) {
+	h := newHost(t)
+	releases := programs(t, h.dir, 5)
+	target := h.path("app")
+	h.ok("apply", releases[0], target)
+	l := startLauncher(t, target)
+	const changes = 300
+	collected := 0
+	for i := 1; i <= changes; i++ {
+		if i%5 == 4 {
+			h.ok("rollback", target)
+		} else {
+			h.ok("apply", releases[i%len(releases)], target)
+		}
+		if i%20 == 0 {
+			c := collect(t, target, h.path("state"), 2*time.Second)
+			collected += len(c.Collected)
+		}
+	}
+	n := l.stop("owned", changes)
+	if n.Mixed+n.Failed > 0 {
+		t.Errorf("owned: got %d mixed and %d failed launches %v, want none", n.Mixed, n.Failed, n.Reasons)
+	}
+	if collected == 0 {
+		t.Errorf("no generation was collected among the launches")
+	}
+}
+
+// collect is moult gc that keeps as little as it can, with a time of grace that
+// the command line does not offer.
+func collect(t testing.TB, target, state string, grace time.Duration) deploy.Collection {
+	t.Helper()
+	d, err := deploy.Open(target, deploy.Options{StateDir: state, Grace: grace, Command: "test", Wait: time.Minute})
+	must(t, err)
+	defer d.Close()
+	c, err := d.GC(context.Background(), deploy.GCOptions{Retention: deploy.Retention{Generations: -1}})
+	must(t, err)
+	return c
+}
+
+// No launch from a shared target fails. Some may be mixed: this layout cannot
+// prevent it.
+func TestLaunchShared(t *testing.T) {
+	h := newHost(t)
+	releases := programs(t, h.dir, 5)
+	target := h.path("app")
+	h.ok("apply", "--layout", "shared", releases[0], target)
+	l := startLauncher(t, target)
+	const changes = 120
+	for i := 1; i <= changes; i++ {
+		if i%5 == 4 {
+			h.ok("rollback", target)
+		} else {
+			h.ok("apply", releases[i%len(releases)], target)
+		}
+	}
+	n := l.stop("shared", changes)
+	if n.Failed > 0 {
+		t.Errorf("shared: got %d failed launches %v, want none", n.Failed, n.Reasons)
+	}
+	// A set that is replaced by mv mixes one launch in ten; see below.
+	if n.Mixed > n.Launches/20 {
+		t.Errorf("shared: %d of %d launches were mixed, want few", n.Mixed, n.Launches)
+	}
+}
+
+// The launcher sees what goes wrong, where something does: under mv, launches
+// are mixed, and under cp they fail too.
+func TestLaunchSeesFaults(t *testing.T) {
+	for name, replace := range map[string]string{
+		"mv": `for f in bin/quick bin/late lib/liba.so.1 lib/libb.so.1 lib/plugin.so; do cp "$1/$f" "$2/$f.tmp" && mv "$2/$f.tmp" "$2/$f"; done`,
+		"cp": `cp -a "$1/." "$2"`,
+	} {
+		t.Run(name, func(t *testing.T) {
+			dir := t.TempDir()
+			releases := programs(t, dir, 2)
+			target := filepath.Join(dir, "app")
+			run(t, "cp", "-a", releases[0], target)
+			l := startLauncher(t, target)
+			const changes = 40
+			for i := 1; i <= changes; i++ {
+				// cp is refused the running program (ETXTBSY) and goes on.
+				finish(t, exec.Command("sh", "-c", replace, "sh", releases[i%2], target))
+			}
+			n := l.stop(name, changes)
+			if n.Mixed == 0 {
+				t.Errorf("%s: want mixed launches, got none", name)
+			}
+			if name == "cp" && n.Failed == 0 {
+				t.Errorf("%s: want failed launches, got none", name)
+			}
+		})
+	}
+}
+
+// A process that was started from a generation and loads its plugin after later
+// ones are live gets its own generation's.
+func TestLateLoad(t *testing.T) {
+	h := newHost(t)
+	releases := programs(t, h.dir, 4)
+	target := h.path("app")
+	h.ok("apply", releases[0], target)
+	var running []*holder
+	for v := 2; v <= len(releases); v++ {
+		running = append(running, startHolder(t, exec.Command(target+"/bin/late", "asked")))
+		h.ok("apply", releases[v-1], target)
+	}
+	h.ok("gc", "--generations", "-1", target)
+	for i, p := range running {
+		if got, want := p.first+" "+p.ask("load"), fmt.Sprintf("%d %d", i+1, i+1); got != want {
+			t.Errorf("program and plugin: got %s, want %s", got, want)
+		}
+	}
+	want := fmt.Sprintf("%d", len(releases))
+	p := startHolder(t, exec.Command(target+"/bin/late", "asked"))
+	if got := p.ask("load"); p.first != want || got != want {
+		t.Errorf("a new process: got %s and %s, want %s", p.first, got, want)
+	}
+}
