@@ -20,6 +20,7 @@ func TestStructureBites(t *testing.T) {
 		{"imports", "internal/stale/a.go", head + `import _ "moult.example/internal/deploy"`, "imports point down"},
 		{"imports", "internal/novel/a.go", "package novel\n", "not in the table of rooms"},
 		{"imports", "internal/stale/a_test.go", head + `import _ "moult.example/internal/deploy"`, ""},
+		{"empty rooms", "internal/stale/a.go", head, "has internal/disk, which holds no package"},
 		{"refused imports", "internal/stale/a.go", head + `import _ "log/slog"`, "return errors"},
 		{"refused imports", "internal/stale/a.go", head + `import _ "testing"`, "does not belong"},
 		{"dependencies", "internal/stale/a.go", head + `import _ "github.com/spf13/cobra/doc"`, "cmd/moult"},

@@ -95,6 +95,7 @@ func programFiles(all []*source) []*source {
 // checks are all rules: each returns what is against it.
 var checks = map[string]func([]*source) []string{
 	"imports":         checkImports,
+	"empty rooms":     checkEmptyRooms,
 	"refused imports": checkRefusedImports,
 	"dependencies":    checkDependencies,
 	"go.mod":          checkGoMod,
@@ -138,6 +139,16 @@ func checkImports(all []*source) (problems []string) {
 			if ours && !slices.Contains(allowed, room) {
 				problems = append(problems, fmt.Sprintf("%s imports %s: imports point down, and the table of rooms does not have this one", s.path, room))
 			}
+		}
+	}
+	return problems
+}
+
+// checkEmptyRooms finds lines of the table whose package is gone.
+func checkEmptyRooms(all []*source) (problems []string) {
+	for room := range rooms {
+		if !slices.ContainsFunc(programFiles(all), func(s *source) bool { return s.dir() == room }) {
+			problems = append(problems, fmt.Sprintf("the table of rooms has %s, which holds no package", room))
 		}
 	}
 	return problems
