@@ -108,7 +108,8 @@ func (a *app) deliver(ctx context.Context, f *applyFlags, path, target string, j
 		return err
 	}
 	return a.withTarget(target, f.wait, func(t *deploy.Target) error {
-		return f.source.with(ctx, a, path, t.SourceCache(), f.dryRun, func(rel *release.Release) error {
+		o.SourceCache = t.SourceCache()
+		return f.source.with(ctx, a, path, o.SourceCache, f.dryRun, func(rel *release.Release) error {
 			if !f.dryRun {
 				return a.printResult(job(t, ctx, rel, o))
 			}

@@ -253,6 +253,10 @@ func (p *plan) run(ctx context.Context, commit bool) (Result, error) {
 func (p *plan) nothingToDo(ctx context.Context, res Result) (Result, error) {
 	res.Unchanged, res.Release, res.Version, res.Warnings = true, p.m.ID().String(), p.m.Version, p.warnings
 	p.count(&res)
+	p.saveSourceCache()
+	if p.cache.missed.Load() {
+		p.saveCache(p.livePath)
+	}
 	return res, nil
 }
 

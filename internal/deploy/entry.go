@@ -9,6 +9,7 @@ import (
 	"os"
 	"strconv"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -55,7 +56,7 @@ func lstat(path string) (release.Entry, unix.Stat_t, error) {
 
 // find describes what is at an absolute path in full. A digest that the cache
 // knows for key is not computed anew; cache may be nil.
-func find(path, key string, cache *release.Cache) (release.Entry, error) {
+func find(path, key string, cache *known) (release.Entry, error) {
 	e, st, err := lstat(path)
 	if err != nil {
 		return e, err
@@ -71,10 +72,19 @@ func find(path, key string, cache *release.Cache) (release.Entry, error) {
 			e.Digest = digest
 			return e, nil
 		}
+		cache.missed.Store(true)
 	}
 	e.Digest, err = hashFile(path)
 	return e, err
 }
+
+// known is a stat cache that knows whether it was of use.
+type known struct {
+	*release.Cache
+	missed atomic.Bool // a file had to be read that it did not know
+}
+
+func newKnown() *known { return &known{Cache: release.NewCache()} }
 
 func statOf(st *unix.Stat_t) release.Stat {
 	return release.Stat{Dev: uint64(st.Dev), Ino: st.Ino, Size: st.Size, MTime: st.Mtim.Nano(), CTime: st.Ctim.Nano()}

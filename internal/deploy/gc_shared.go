@@ -49,7 +49,10 @@ func (s *state) removeDeferred(ctx context.Context, c *Collection) error {
 			return err
 		}
 		if o.Kind == "remove" && at != nil && at.is(o.Old) {
-			if err := s.t.fs.Rename(string(o.Path), string(o.Keep)); err != nil {
+			if err := s.keepOld(&journal{Ops: []op{*o}}); err != nil {
+				return err
+			}
+			if err := s.doOp(o); err != nil {
 				return err
 			}
 			c.Removed = append(c.Removed, o.Path)

@@ -51,22 +51,22 @@ func openSource(ctx context.Context, path string, regular bool) (*os.File, error
 // copySource fills a new file from a source. A regular file that changes in the
 // meantime is an error: what was read is neither the old nor the new.
 func copySource(ctx context.Context, f disk.File, src *os.File) error {
-	var before, after unix.Stat_t
-	if err := unix.Fstat(int(src.Fd()), &before); err != nil {
-		return &fs.PathError{Op: "stat", Path: src.Name(), Err: err}
+	before, err := statOpen(src)
+	if err != nil {
+		return err
 	}
 	if before.Mode&unix.S_IFMT != unix.S_IFREG {
 		return copyStream(ctx, f, src)
 	}
-	err := f.CopyFrom(src, before.Size)
+	err = f.CopyFrom(src, before.Size)
 	short := errors.Is(err, io.ErrUnexpectedEOF)
 	if err != nil && !short {
 		return err
 	}
-	if err := unix.Fstat(int(src.Fd()), &after); err != nil {
-		return &fs.PathError{Op: "stat", Path: src.Name(), Err: err}
-	}
+	after, err := statOpen(src)
 	switch {
+	case err != nil:
+		return err
 	case isWritten(&before, &after):
 		return &fs.PathError{Op: "read", Path: src.Name(), Err: errSourceChanged}
 	case short, before.Size == 0:
@@ -77,6 +77,21 @@ func copySource(ctx context.Context, f disk.File, src *os.File) error {
 		return copyPseudo(f, src)
 	}
 	return nil
+}
+
+// statOpen is fstat(2) without Fd, which would make a FIFO blocking for good.
+func statOpen(f *os.File) (st unix.Stat_t, err error) {
+	conn, err := f.SyscallConn()
+	if err != nil {
+		return st, err
+	}
+	if controlErr := conn.Control(func(fd uintptr) { err = unix.Fstat(int(fd), &st) }); controlErr != nil {
+		return st, controlErr
+	}
+	if err != nil {
+		err = &fs.PathError{Op: "stat", Path: f.Name(), Err: err}
+	}
+	return st, err
 }
 
 // isWritten says whether a file was written to between two looks at it. A new

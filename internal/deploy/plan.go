@@ -81,8 +81,16 @@ type plan struct {
 	mended   []Path
 	problems []Problem
 	warnings []string
-	cache    *release.Cache
+	cache    *known
 	mu       sync.Mutex
+}
+
+// livePath is where a step's file is, if it is live already.
+func (p *plan) livePath(st *step) string {
+	if p.s.layout == Owned {
+		return p.s.file(genDir(p.live) + "/" + st.e.Path)
+	}
+	return st.is
 }
 
 // makePlan compares the release with what is there. It writes nothing.
@@ -97,9 +105,9 @@ func (t *Target) makePlan(ctx context.Context, s *state, rel *release.Release, o
 			return nil, err
 		}
 	}
-	p.cache = release.NewCache()
+	p.cache = newKnown()
 	if !o.Checksum {
-		p.cache = s.loadCache("cache")
+		p.cache.Cache = s.loadCache("cache")
 	}
 	if err := p.resolveOwners(); err != nil {
 		return nil, err

@@ -308,6 +308,9 @@ func (s *state) readyToCommit(n int, m *release.Manifest, j *journal) error {
 		if err := s.checkPlanned(j); err != nil {
 			return err
 		}
+		if err := s.keepOld(j); err != nil {
+			return err
+		}
 	}
 	return nil
 }

@@ -7,6 +7,8 @@ import (
 	"io/fs"
 	"slices"
 
+	"golang.org/x/sys/unix"
+
 	"moult.example/internal/release"
 )
 
@@ -45,7 +47,15 @@ func (t *Target) Rollback(ctx context.Context, o RollbackOptions) (Result, error
 		if err != nil || o.DryRun {
 			return err
 		}
-		return s.commitLocked(ctx, n, res, how)
+		if err := s.commitLocked(ctx, n, res, how); errors.Is(err, ErrUnfinished) {
+			return err // the journal needs what was laid out
+		} else if err != nil {
+			return errors.Join(err, s.sweep(&Recovered{}))
+		}
+		if err := s.sweep(&Recovered{}); err != nil {
+			res.Warnings = append(res.Warnings, "what was laid out for it is still there, the next command removes it: "+err.Error())
+		}
+		return nil
 	})
 }
 
@@ -105,7 +115,7 @@ func (s *state) readyOwned(ctx context.Context, n int, res *Result, dry bool) er
 	if err != nil {
 		return err
 	}
-	damage, err := s.verifyGeneration(ctx, n, m, release.NewCache())
+	damage, err := s.verifyGeneration(ctx, n, m, newKnown())
 	if err != nil {
 		return err
 	}
@@ -200,7 +210,7 @@ func (s *state) readyShared(ctx context.Context, n int, res *Result, how *commit
 	if err != nil {
 		return err
 	}
-	if err := s.stageDirs(ops); err != nil {
+	if err := s.stageBack(ops); err != nil {
 		return err
 	}
 	s.order(ops)
@@ -368,7 +378,7 @@ func (b *back) restore(path string, f foundPath) error {
 		b.problems = append(b.problems, Problem{Path(path), "what was kept of it is not what it was: " + why, "apply its release instead"})
 		return nil
 	}
-	o := op{Kind: "place", Path: Path(path), Temp: f.Keep, New: f.Entry}
+	o := op{Kind: "place", Path: Path(path), Temp: f.Keep, New: f.Entry} // Temp: until stageBack links it
 	if !missing {
 		o.Kind, o.Old, o.Keep = "swap", toJSON(&now), Path(b.s.keepName(path, &now))
 	}
@@ -382,7 +392,7 @@ func (b *back) drop() error {
 	for _, o := range b.ops {
 		planned[o.Path] = true
 	}
-	st := &stager{plan: &plan{s: b.s, cache: release.NewCache()}}
+	st := &stager{plan: &plan{s: b.s, cache: newKnown()}}
 	info, err := b.s.info(b.live)
 	if err != nil {
 		return err
@@ -401,17 +411,26 @@ func (b *back) drop() error {
 	return nil
 }
 
-// stageDirs makes the directories that are to come back, each under a temporary
-// name that is written down first, as a stage does.
-func (s *state) stageDirs(ops []op) error {
-	var dirs []op
+// stageBack lays everything that is to come back beside where it will be: new
+// directories, and second names for the old files. The list of it is durable
+// before, as in any stage.
+func (s *state) stageBack(ops []op) error {
+	from := map[Path]Path{} // temporary → where the old file lies
+	var staged []op
 	for i := range ops {
-		if o := &ops[i]; o.Kind == "mkdir" {
-			o.Temp = (&stager{plan: &plan{s: s}}).temp1(string(o.Path))
-			dirs = append(dirs, *o)
+		o := &ops[i]
+		switch o.Kind {
+		case "mkdir":
+			o.Temp = s.tempFor(string(o.Path))
+		case "swap", "place":
+			temp := s.tempFor(string(o.Path))
+			from[temp], o.Temp = o.Temp, temp
+		default:
+			continue
 		}
+		staged = append(staged, *o)
 	}
-	if len(dirs) == 0 {
+	if len(staged) == 0 {
 		return nil
 	}
 	n, err := s.next()
@@ -422,19 +441,34 @@ func (s *state) stageDirs(ops []op) error {
 	if err := makeDir(s.t.fs, stage); err != nil {
 		return err
 	}
-	if err := writeJSON(s.t.fs, stage+"/staged.json", staging{Schema: 1, Ops: dirs}); err != nil {
+	if err := writeJSON(s.t.fs, stage+"/staged.json", staging{Schema: 1, Ops: staged}); err != nil {
 		return err
 	}
 	if err := errors.Join(s.t.fs.SyncDir(stage), s.t.fs.SyncDir(s.file("generations"))); err != nil {
 		return err
 	}
-	for _, o := range dirs {
-		if err := s.t.fs.Mkdir(string(o.Temp)); err != nil {
-			return err
-		}
-		if err := s.setMeta(o.Temp, o.New); err != nil {
+	for _, o := range staged {
+		if err := s.layBack(o, string(from[o.Temp])); err != nil {
 			return err
 		}
 	}
 	return s.t.fs.SyncFS()
+}
+
+func (s *state) layBack(o op, from string) error {
+	if o.Kind == "mkdir" {
+		if err := s.t.fs.Mkdir(string(o.Temp)); err != nil {
+			return err
+		}
+		return s.setMeta(o.Temp, o.New)
+	}
+	err := s.t.fs.Link(from, string(o.Temp))
+	if errors.Is(err, unix.EPERM) || errors.Is(err, unix.EMLINK) || errors.Is(err, unix.EOPNOTSUPP) {
+		found, err := find(s.t.abs(from), "", nil)
+		if err != nil {
+			return err
+		}
+		return copyFound(s.t, from, string(o.Temp), &found)
+	}
+	return err
 }

@@ -14,10 +14,15 @@ import (
 )
 
 // How a commit changes a shared target. Every new file waits under a temporary
-// name in the directory where it will be. RENAME_EXCHANGE brings it in and hands
-// the old inode back, which then goes to objects/, from where a rollback gives
-// back the very same inode. The order is: directories, libraries before what
+// name in the directory where it will be. The old inode gets a second name below
+// objects/, from where a rollback gives back the very same inode. Then
+// RENAME_EXCHANGE brings the new one in and hands the old one back, whose
+// temporary name is removed. The order is: directories, libraries before what
 // needs them, files before links to them, programs, removals.
+//
+// The old inode is linked, not moved, to objects/: a running program's
+// /proc/PID/exe follows the name under which it was started, and $ORIGIN comes
+// from there. So it says bin/.moult-… (deleted), and not objects/….
 //
 // Between the first and the last of these renames, people can see a mixture.
 // That is what this layout cannot remove; all that is not a rename is done
@@ -81,13 +86,46 @@ func (s *state) doOp(o *op) error {
 	case "place", "mkdir":
 		return fsys.Place(string(o.Temp), string(o.Path))
 	case "remove":
-		return fsys.Rename(string(o.Path), string(o.Keep))
+		if !exists(s.t.abs(string(o.Keep))) {
+			return fsys.Rename(string(o.Path), string(o.Keep)) // it could not be linked
+		}
+		return fsys.Remove(string(o.Path))
 	case "meta":
 		return s.setMeta(o.Path, o.New)
 	case "rmdir":
 		return nil // finishBooks does it, when there is no way back
 	}
 	return fmt.Errorf("unknown operation %q", o.Kind)
+}
+
+// keepOld gives what a journal will displace its second name, before there is a
+// journal: it must not be lost whatever happens to the first. Where a file
+// cannot be linked (another user's, without root; no hard links on this file
+// system) it is moved there later.
+func (s *state) keepOld(j *journal) error {
+	for _, o := range j.Ops {
+		if o.Keep == "" {
+			continue
+		}
+		keep := string(o.Keep)
+		err := s.t.fs.Link(string(o.Path), keep)
+		if errors.Is(err, fs.ErrExist) && !oneInode(s.t.abs(string(o.Path)), s.t.abs(keep)) {
+			if err = s.t.fs.Remove(keep); err == nil {
+				err = s.t.fs.Link(string(o.Path), keep)
+			}
+		}
+		switch {
+		case err == nil, errors.Is(err, fs.ErrExist), errors.Is(err, unix.EPERM), errors.Is(err, unix.EMLINK), errors.Is(err, unix.EOPNOTSUPP):
+		default:
+			return err
+		}
+	}
+	return s.t.fs.SyncDir(s.file("objects"))
+}
+
+func oneInode(a, b string) bool {
+	var sa, sb unix.Stat_t
+	return unix.Lstat(a, &sa) == nil && unix.Lstat(b, &sb) == nil && sa.Ino == sb.Ino && sa.Dev == sb.Dev
 }
 
 // swapByLink stands in for an exchange where the file system has none (NFS,
@@ -134,7 +172,9 @@ func (s *state) undoShared(j *journal, done int) error {
 		case "place", "mkdir":
 			err = fsys.Rename(string(o.Path), string(o.Temp))
 		case "remove":
-			err = fsys.Rename(string(o.Keep), string(o.Path))
+			if err = fsys.Link(string(o.Keep), string(o.Path)); err != nil {
+				err = fsys.Rename(string(o.Keep), string(o.Path))
+			}
 		case "meta":
 			err = s.setMeta(o.Path, o.Old)
 		}
@@ -207,7 +247,7 @@ func (s *state) redoOp(o *op) (mine bool, err error) {
 		if !at.is(o.Old) {
 			return false, nil
 		}
-		return true, s.t.fs.Rename(string(o.Path), string(o.Keep))
+		return true, s.doOp(o)
 	}
 	temp, err := s.lookAt(o.Temp)
 	if err != nil {
@@ -281,14 +321,10 @@ func (s *state) finishBooks(j *journal, out *outcome) error {
 		}
 		var err error
 		switch {
-		case slices.Contains(out.conflicts, o.Path):
-			if isTemp(string(o.Temp)) {
-				err = removeTree(s.t, string(o.Temp))
-			}
-		case o.Kind == "swap":
-			err = s.t.fs.Rename(string(o.Temp), string(o.Keep))
-		case isTemp(string(o.Temp)):
-			err = removeTree(s.t, string(o.Temp)) // mkdir, where somebody made it
+		case o.Kind == "swap" && !slices.Contains(out.conflicts, o.Path) && !exists(s.t.abs(string(o.Keep))):
+			err = s.t.fs.Rename(string(o.Temp), string(o.Keep)) // it could not be linked
+		default:
+			err = removeTree(s.t, string(o.Temp))
 		}
 		if err != nil {
 			return err

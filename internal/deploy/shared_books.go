@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"io/fs"
 	"slices"
-	"strings"
 
 	"golang.org/x/sys/unix"
 
@@ -233,9 +232,4 @@ func (s *state) zero() error {
 		return err
 	}
 	return s.t.fs.SyncDir(s.dir)
-}
-
-// inObjects says that a name lies where the displaced files are.
-func (s *state) inObjects(name Path) bool {
-	return strings.HasPrefix(string(name), s.file("objects/"))
 }

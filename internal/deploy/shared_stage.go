@@ -7,13 +7,9 @@ import (
 	"errors"
 	"io/fs"
 	"maps"
-	"os"
 	"path/filepath"
 	"slices"
 
-	"golang.org/x/sys/unix"
-
-	"moult.example/internal/disk"
 	"moult.example/internal/release"
 )
 
@@ -102,7 +98,7 @@ func (b *stager) sharedWork() []work {
 		want := fixOwners(*st.e, st.uid, st.gid)
 		switch {
 		case st.e.Type == release.Dir && st.found == nil:
-			works = append(works, work{op: op{Kind: "mkdir", Path: Path(st.is), Temp: b.temp1(st.is), New: toJSON(&want)}, st: st})
+			works = append(works, work{op: op{Kind: "mkdir", Path: Path(st.is), Temp: b.s.tempFor(st.is), New: toJSON(&want)}, st: st})
 		case st.e.Type == release.Dir:
 			if o, ok := b.dirMeta(st, &want); ok {
 				works = append(works, work{op: o, st: st})
@@ -122,7 +118,7 @@ func (b *stager) sharedWork() []work {
 
 // placing is the operation that puts want at a path.
 func (b *stager) placing(path string, found, want *release.Entry) op {
-	o := op{Kind: "place", Path: Path(path), Temp: b.temp1(path), New: toJSON(want)}
+	o := op{Kind: "place", Path: Path(path), Temp: b.s.tempFor(path), New: toJSON(want)}
 	if found != nil {
 		o.Kind, o.Old, o.Keep = "swap", toJSON(found), Path(b.s.keepName(path, found))
 	}
@@ -150,11 +146,11 @@ func (b *stager) dirMeta(st *step, want *release.Entry) (op, bool) {
 	return op{Kind: "meta", Path: Path(st.is), Old: toJSON(&full), New: toJSON(want)}, true
 }
 
-// temp1 is a temporary's name in the nearest directory that is there already:
+// tempFor is a temporary's name in the nearest directory that is there already:
 // the same mount, label and quota as the place that it is for.
-func (b *stager) temp1(path string) Path {
+func (s *state) tempFor(path string) Path {
 	dir := parentOf(path)
-	for dir != "." && !exists(b.s.t.abs(dir)) {
+	for dir != "." && !exists(s.t.abs(dir)) {
 		dir = parentOf(dir)
 	}
 	return Path(join(dir, tempName()))
@@ -262,26 +258,3 @@ func (s *state) syncDirs(dirs map[string]bool) error {
 	}
 	return nil
 }
-
-// copyTemp makes a temporary that holds what an object of ours holds.
-func copyTemp(t *Target, from, to string) error {
-	src, err := os.OpenFile(t.abs(from), os.O_RDONLY|unix.O_NOFOLLOW|unix.O_NONBLOCK, 0)
-	if err != nil {
-		return err
-	}
-	defer src.Close()
-	found, err := find(t.abs(from), "", nil)
-	if err != nil {
-		return err
-	}
-	f, err := t.fs.Create(to)
-	if err != nil {
-		return err
-	}
-	if err = f.CopyFrom(src, found.Size); err == nil {
-		err = f.SetMeta(meta(&found, atoi(found.Owner), atoi(found.Group)))
-	}
-	return errors.Join(err, f.Close())
-}
-
-var _ = disk.Meta{}

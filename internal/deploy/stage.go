@@ -12,7 +12,6 @@ import (
 	"strings"
 	"sync"
 	"sync/atomic"
-	"syscall"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -74,7 +73,7 @@ func (b *stager) copyFile(st *step, name string) (err error) {
 			err = err2
 		}
 	}()
-	digest, err := copyBytes(f, src, st.e)
+	digest, err := b.copyBytes(f, src, st.e)
 	if err != nil {
 		return err
 	}
@@ -93,9 +92,9 @@ func (b *stager) copyFile(st *step, name string) (err error) {
 }
 
 // copyBytes fills f with the bytes of an entry and returns their digest.
-func copyBytes(f disk.File, src io.ReadCloser, e *release.Entry) (digest release.Digest, err error) {
+func (b *stager) copyBytes(f disk.File, src io.ReadCloser, e *release.Entry) (digest release.Digest, err error) {
 	if file, ok := src.(*os.File); ok {
-		return copyOpen(f, file, e)
+		return b.copyOpen(f, file, e)
 	}
 	h := sha256.New()
 	buf := bufs.Get().(*[]byte)
@@ -134,14 +133,8 @@ func copyBytes(f disk.File, src io.ReadCloser, e *release.Entry) (digest release
 // copyOpen copies from a file of this host: cloned where the file system can.
 // The source is digested after it was copied; that it is the same before and
 // after, by size and times, says that the digest is that of the copy.
-func copyOpen(f disk.File, src *os.File, e *release.Entry) (digest release.Digest, err error) {
-	before, err := src.Stat()
-	if err != nil {
-		return digest, err
-	}
-	if !before.Mode().IsRegular() || before.Size() != e.Size {
-		return digest, changed(e)
-	}
+func (b *stager) copyOpen(f disk.File, src *os.File, e *release.Entry) (digest release.Digest, err error) {
+	seen := time.Now()
 	if err := f.CopyFrom(src, e.Size); errors.Is(err, io.ErrUnexpectedEOF) {
 		return digest, changed(e)
 	} else if err != nil {
@@ -150,13 +143,11 @@ func copyOpen(f disk.File, src *os.File, e *release.Entry) (digest release.Diges
 	if digest, err = hashOpen(io.NewSectionReader(src, 0, e.Size)); err != nil {
 		return digest, err
 	}
-	after, err := src.Stat()
-	if err != nil {
+	if err := b.rel.Unchanged(e, src); err != nil {
 		return digest, err
 	}
-	a, b := before.Sys().(*syscall.Stat_t), after.Sys().(*syscall.Stat_t)
-	if a.Size != b.Size || a.Mtim != b.Mtim || a.Ctim != b.Ctim {
-		return digest, changed(e)
+	if e.Digest.IsZero() {
+		b.rel.Learn(e, digest, seen)
 	}
 	return digest, nil
 }
@@ -249,7 +240,11 @@ func (p *plan) saveCache(name func(st *step) string) {
 		}
 	}
 	p.s.saveCache("cache", fresh)
-	if c := p.opts.SourceCache; c != nil {
+	p.saveSourceCache()
+}
+
+func (p *plan) saveSourceCache() {
+	if c := p.opts.SourceCache; c != nil && c.Changed() {
 		_ = writeFile(p.s.t.fs, sourceCache, c.Encode(), false)
 	}
 }

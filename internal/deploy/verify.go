@@ -58,7 +58,7 @@ func (t *Target) Verify(ctx context.Context, name string) (Verification, error) 
 			v.Bytes += e.Size
 		}
 	}
-	found, err := s.verifyGeneration(ctx, v.Generation, m, release.NewCache())
+	found, err := s.verifyGeneration(ctx, v.Generation, m, newKnown())
 	if err != nil {
 		return v, err
 	}
@@ -82,7 +82,7 @@ func (t *Target) Verify(ctx context.Context, name string) (Verification, error) 
 // verifyGeneration compares a generation with its manifest, by path order. In
 // an owned target files that the user may change are compared as well; who
 // rolls back takes them over later.
-func (s *state) verifyGeneration(ctx context.Context, n int, m *release.Manifest, cache *release.Cache) ([]Problem, error) {
+func (s *state) verifyGeneration(ctx context.Context, n int, m *release.Manifest, cache *known) ([]Problem, error) {
 	info, err := s.info(n)
 	if err != nil {
 		return nil, err
@@ -122,7 +122,7 @@ func (s *state) verifyGeneration(ctx context.Context, n int, m *release.Manifest
 	return damage, err
 }
 
-func (s *state) verifyEntry(n int, e *release.Entry, uid, gid int, times bool, cache *release.Cache) (string, error) {
+func (s *state) verifyEntry(n int, e *release.Entry, uid, gid int, times bool, cache *known) (string, error) {
 	path := s.place(n, e.Path)
 	found, err := find(path, e.Path, cache)
 	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, unix.ENOTDIR) {
