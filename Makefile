@@ -26,6 +26,9 @@ FUZZTIME ?= 2m
 
 .PHONY: all build cross demo test check vet staticcheck unit fuzz fuzz-short bench man completion units install clean
 
+# The parts of check are in an order that means something.
+.NOTPARALLEL:
+
 all: build
 
 build:
