@@ -222,5 +222,5 @@ func checkPath(path string) error {
 var errOwn = errors.New("the name " + Own + " at the top belongs to moult's own state: this is a target, or a part of one, not a release")
 
 func ownerName(s string) bool {
-	return len(s) <= maxOwner && strings.IndexAny(s, "\x00\n:/") < 0
+	return len(s) <= maxOwner && !strings.ContainsAny(s, "\x00\n:/")
 }

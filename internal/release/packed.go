@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"slices"
 	"sync"
 
 	"github.com/klauspost/compress/zstd"
@@ -83,6 +84,9 @@ func openPacked(in io.ReaderAt, size int64, closer io.Closer) (*Release, error) 
 	}
 	if want := len(m.Entries) + 2; len(p.offsets) != want+1 {
 		return nil, fmt.Errorf("%w: %d frames for %d entries", errIndex, len(p.offsets)-1, len(m.Entries))
+	}
+	if !slices.ContainsFunc(m.Entries, func(e Entry) bool { return e.Type != Dir }) {
+		return nil, errEmpty
 	}
 	p.m = m
 	return &Release{Manifest: m, source: p, packed: true}, nil

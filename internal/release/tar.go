@@ -18,9 +18,8 @@ const packedManifest = Own + "/manifest"
 // A member is what a tar says of one entry, and where its bytes went.
 type member struct {
 	Entry
-	bytes    int // the number of the spooled file, the same for hard links; 0 for none
-	uid, gid uint32
-	refused  error // why it cannot be part of a release, unless moult.toml excludes it
+	bytes   int   // the number of the spooled file, the same for hard links; 0 for none
+	refused error // why it cannot be part of a release, unless moult.toml excludes it
 }
 
 // tarReader reads a tar once, from its beginning to its end.
