@@ -23,7 +23,7 @@ type applyFlags struct {
 
 func (f *applyFlags) add(flags *pflag.FlagSet) {
 	flags.BoolVarP(&f.dryRun, "dry-run", "n", false, "print the plan, change nothing")
-	flags.BoolVarP(&f.list, "verbose", "v", false, "list every file of the plan")
+	flags.BoolVarP(&f.list, "verbose", "v", false, "with --dry-run: list every file")
 	flags.StringVar(&f.layout, "layout", "", "on the first apply: `LAYOUT` owned or shared")
 	flags.BoolVar(&f.apply.Adopt, "adopt", false, "own a directory that has files in it already")
 	flags.BoolVar(&f.apply.Checksum, "checksum", false, "read every file of the target; mend damage")
