@@ -48,6 +48,12 @@ func startLauncher(t testing.TB, target string) *launcher {
 	return l
 }
 
+// goesOn says whether there is to be another change, which would be number i: up
+// to most, and for no longer than a test may take on a busy machine.
+func (l *launcher) goesOn(i, most int) bool {
+	return i <= most && time.Since(l.began) < time.Duration(most)*time.Second/15
+}
+
 func (l *launcher) stop(what string, changes int) (n launches) {
 	l.t.Helper()
 	took := time.Since(l.began)
@@ -73,9 +79,9 @@ func TestLaunchOwned(t *testing.T) {
 	target := h.path("app")
 	h.ok("apply", releases[0], target)
 	l := startLauncher(t, target)
-	const changes = 300
-	collected := 0
-	for i := 1; i <= changes; i++ {
+	changes, collected := 0, 0
+	for i := 1; l.goesOn(i, 300); i++ {
+		changes = i
 		if i%5 == 4 {
 			h.ok("rollback", target)
 		} else {
@@ -115,8 +121,9 @@ func TestLaunchShared(t *testing.T) {
 	target := h.path("app")
 	h.ok("apply", "--layout", "shared", releases[0], target)
 	l := startLauncher(t, target)
-	const changes = 120
-	for i := 1; i <= changes; i++ {
+	changes := 0
+	for i := 1; l.goesOn(i, 150); i++ {
+		changes = i
 		if i%5 == 4 {
 			h.ok("rollback", target)
 		} else {

@@ -45,7 +45,7 @@ func program(t testing.TB, dir string, version byte) string {
 	libs := []string{compileLibrary(t, "a"), compileLibrary(t, "b"), compileLibrary(t, "c")}
 	plugin := compile(t, "plugin.so", "part.c", "-shared", "-fPIC", "-nostdlib", "-DNAME=plugin")
 	flags := append(libs, "-Wl,-z,now", "-Wl,-rpath,$ORIGIN/../lib", "-Wl,--enable-new-dtags")
-	file := "libc.so.1." + strconv.Itoa(int(version))
+	file := "libc.so.1." + itoa(int(version))
 	for name, from := range map[string]string{
 		"bin/quick":     compile(t, "quick", "quick.c", append([]string{"-nostdlib"}, flags...)...),
 		"bin/late":      compile(t, "late", "late.c", append(flags, "-ldl")...),
@@ -77,7 +77,23 @@ func programs(t testing.TB, dir string, n int) []string {
 	t.Helper()
 	var all []string
 	for v := 1; v <= n; v++ {
-		all = append(all, program(t, filepath.Join(dir, "v"+strconv.Itoa(v)), byte(v)))
+		all = append(all, program(t, filepath.Join(dir, "v"+itoa(v)), byte(v)))
 	}
 	return all
 }
+
+// wantVersion wants a file to be the one of that version.
+func wantVersion(t testing.TB, path string, version byte) {
+	t.Helper()
+	data, err := os.ReadFile(path)
+	if err != nil {
+		t.Errorf("%v, want version %d", err, version)
+		return
+	}
+	_, after, found := bytes.Cut(data, []byte(mark))
+	if !found || after[0] != version {
+		t.Errorf("%s: got version %d (%v), want %d", path, after[:1], found, version)
+	}
+}
+
+func itoa(n int) string { return strconv.Itoa(n) }
