@@ -230,6 +230,9 @@ func (p *plan) run(ctx context.Context, commit bool) (Result, error) {
 	p.count(&res)
 	res.Release, res.Version, res.Warnings = p.m.ID().String(), p.m.Version, p.warnings
 	if !commit {
+		if s.layout == Owned {
+			p.saveCache()
+		}
 		res.Generation = n
 		r := s.t.newRecord("stage", p.live, n)
 		r.Release, r.Version = res.Release, res.Version
@@ -245,6 +248,7 @@ func (p *plan) run(ctx context.Context, commit bool) (Result, error) {
 	}
 	if err == nil {
 		res.Collected, res.Warnings = s.collectAfter(ctx, p.opts.Retention, res.Warnings)
+		p.saveCache() // last: removing other names of a file moves its change time
 	}
 	return res, err
 }
@@ -255,7 +259,7 @@ func (p *plan) nothingToDo(ctx context.Context, res Result) (Result, error) {
 	p.count(&res)
 	p.saveSourceCache()
 	if p.cache.missed.Load() {
-		p.saveCache(p.livePath)
+		p.saveCache()
 	}
 	return res, nil
 }
@@ -319,6 +323,6 @@ func (p *plan) stage(ctx context.Context) (int, error) {
 	if err != nil {
 		return 0, b.dropStage(fmt.Errorf("stage: %w", err))
 	}
-	b.afterStage()
+	p.n = n
 	return n, nil
 }

@@ -9,7 +9,6 @@ import (
 	"os"
 	"strconv"
 	"strings"
-	"sync/atomic"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -67,24 +66,17 @@ func find(path, key string, cache *known) (release.Entry, error) {
 	if e.Type != release.File {
 		return e, nil
 	}
-	if cache != nil {
-		if digest, ok := cache.Lookup(key, statOf(&st)); ok {
-			e.Digest = digest
-			return e, nil
-		}
-		cache.missed.Store(true)
+	if digest, ok := cache.lookup(key, &st); ok {
+		e.Digest = digest
+		return e, nil
 	}
-	e.Digest, err = hashFile(path)
-	return e, err
+	seen := time.Now()
+	if e.Digest, err = hashFile(path); err != nil {
+		return e, err
+	}
+	cache.learn(path, key, &st, e.Digest, seen)
+	return e, nil
 }
-
-// known is a stat cache that knows whether it was of use.
-type known struct {
-	*release.Cache
-	missed atomic.Bool // a file had to be read that it did not know
-}
-
-func newKnown() *known { return &known{Cache: release.NewCache()} }
 
 func statOf(st *unix.Stat_t) release.Stat {
 	return release.Stat{Dev: uint64(st.Dev), Ino: st.Ino, Size: st.Size, MTime: st.Mtim.Nano(), CTime: st.Ctim.Nano()}

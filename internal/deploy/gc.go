@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"os"
 	"slices"
-	"strings"
 
 	"moult.example/internal/disk"
 	"moult.example/internal/release"
@@ -62,8 +61,10 @@ func (t *Target) GC(ctx context.Context, o GCOptions) (c Collection, err error) 
 		return s.collect(ctx, o.Retention, true)
 	}
 	res, err := t.locked(ctx, o.Name, func(s *state, res *Result) error {
-		c, err = s.collect(ctx, o.Retention, false)
-		return err
+		return s.refreshing(func() error {
+			c, err = s.collect(ctx, o.Retention, false)
+			return err
+		})
 	})
 	c.Recovered = res.Recovered
 	return c, err
@@ -270,7 +271,7 @@ func (s *state) take(ctx context.Context, n int, c *Collection) error {
 	}
 	if s.layout == Owned {
 		report, err := stale.Users(ctx, stale.Options{Proc: s.t.opts.Proc}, []stale.Tree{{Dir: s.abs(trashDir(n))}})
-		if err != nil || usesPath(report, s.abs(trashDir(n))) {
+		if err != nil || len(report.Of(0)) > 0 {
 			c.Kept = append(c.Kept, Kept{Generation: n, Why: "came into use a moment ago"})
 			return errors.Join(err, fsys.Place(s.file(trashDir(n)), s.file(genDir(n))))
 		}
@@ -281,19 +282,6 @@ func (s *state) take(ctx context.Context, n int, c *Collection) error {
 	c.Collected = append(c.Collected, n)
 	c.FreedBytes += freed
 	return nil
-}
-
-// usesPath says whether anyone uses a tree under its own name: other
-// generations hold the same inodes.
-func usesPath(r stale.Report, dir string) bool {
-	for _, u := range r.Users {
-		for _, use := range u.Uses {
-			if use.Path == dir || strings.HasPrefix(use.Path, dir+"/") {
-				return true
-			}
-		}
-	}
-	return false
 }
 
 // freed is what the files take that only this generation holds.

@@ -48,7 +48,7 @@ func (in *installer) makeDirectories(ctx context.Context) error {
 	var undo []func()
 	err := in.directories(ctx, spec, &undo)
 	if err == nil {
-		return in.syncMade()
+		return in.syncSet()
 	}
 	for i := len(undo) - 1; i >= 0; i-- {
 		undo[i]()
@@ -85,8 +85,7 @@ func (in *installer) directories(ctx context.Context, spec dirSpec, undo *[]func
 
 // makeLeading makes the destination directory and opens it.
 func (in *installer) makeLeading() error {
-	dir := strings.TrimRight(in.path, "/") // not "", since / is there
-	if _, err := in.makePath(dir, onTheWay); err != nil {
+	if _, err := in.makePath(strings.TrimRight(in.path, "/"), onTheWay); err != nil {
 		return err
 	}
 	var err error
@@ -203,7 +202,10 @@ func (in *installer) makeDirectory(dir string, spec dirSpec) (isNew bool, err er
 	return false, whyNot(look, err)
 }
 
-// placeDirectory makes one directory with all that it is to carry.
+// placeDirectory makes one directory with all that it is to carry, and makes that
+// durable: before it has its name, or a power cut may leave the name without the
+// rights; and before anything is put into it, or that may come to lie in a
+// directory whose name is still the temporary one.
 func (in *installer) placeDirectory(d disk.FS, look *os.File, dir, base string, spec dirSpec) error {
 	temp := newTempName() + ".new"
 	if err := d.Mkdir(temp); err != nil {
@@ -217,13 +219,24 @@ func (in *installer) placeDirectory(d disk.FS, look *os.File, dir, base string, 
 		err = d.SetMeta(temp, meta)
 	}
 	if err == nil && !in.o.NoSync {
-		err = d.SyncDir(temp) // or a power cut may leave the name without the rights
+		err = d.SyncDir(temp)
 	}
 	if err == nil {
-		err = d.Place(temp, base)
+		if err = d.Place(temp, base); err == nil {
+			return in.syncPlaced(d, base)
+		}
 	}
+	d.Remove(temp)
+	return err
+}
+
+func (in *installer) syncPlaced(d disk.FS, base string) error {
+	if in.o.NoSync {
+		return nil
+	}
+	err := d.SyncDir(".")
 	if err != nil {
-		d.Remove(temp)
+		d.Remove(base)
 	}
 	return err
 }
@@ -326,21 +339,10 @@ func (in *installer) unmake() {
 	in.result.Made = left
 }
 
-// syncMade makes the directories durable that this run has made or changed: each
-// one, and the names of those whose parents were there.
-func (in *installer) syncMade() error {
+// syncSet makes durable what was done to directories that were there.
+func (in *installer) syncSet() error {
 	if in.o.NoSync {
 		return nil
-	}
-	for i := len(in.made) - 1; i >= 0; i-- {
-		m := in.made[i]
-		err := m.parent.SyncDir(m.base)
-		if err == nil && (i == 0 || path.Dir(strings.TrimRight(m.path, "/")) != in.made[i-1].path) {
-			err = m.parent.SyncDir(".")
-		}
-		if err != nil {
-			return err
-		}
 	}
 	for _, d := range in.set {
 		if err := d.SyncDir("."); err != nil {

@@ -112,7 +112,7 @@ func (in *installer) open(dir string, forFile bool) error {
 // before anything changes.
 func (in *installer) plan() error {
 	if in.fs == nil {
-		made, err := missingDirectories(in.path)
+		made, err := missingDirectories(strings.TrimRight(in.path, "/")) // not "", since / is there
 		if err != nil {
 			return err
 		}

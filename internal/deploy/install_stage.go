@@ -152,7 +152,7 @@ func (in *installer) commit() error {
 	if err := in.fs.SyncDir("."); err != nil {
 		return fmt.Errorf("the files are in place, but a crash may still undo it: %w", err)
 	}
-	return in.syncMade()
+	return nil
 }
 
 // undo takes away what was not placed, and the directories if nothing was.

@@ -283,3 +283,19 @@ func TestInstallInterrupted(t *testing.T) {
 		}
 	}
 }
+
+// atEach calls a function before and after each operation.
+func atEach(call func(path string)) func(string) (disk.FS, error) {
+	return func(path string) (disk.FS, error) {
+		root, err := disk.Open(path)
+		if err != nil {
+			return nil, err
+		}
+		return disktest.Wrap(root, func(op *disktest.Op, do func() error) error {
+			call(path)
+			err := do()
+			call(path)
+			return err
+		}), nil
+	}
+}

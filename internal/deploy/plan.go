@@ -31,20 +31,6 @@ type ApplyOptions struct {
 	SourceCache *release.Cache
 }
 
-// sourceCache holds what is known of the directories that releases came from.
-const sourceCache = dotMoult + "/cache.source"
-
-// SourceCache is what the target remembers of the directory that its last
-// release came from, for [release.Options]. It may be empty.
-func (t *Target) SourceCache() *release.Cache {
-	data, err := os.ReadFile(t.abs(sourceCache))
-	if err != nil {
-		return release.NewCache()
-	}
-	c, _ := release.LoadCache(data) // a damaged one is an empty one
-	return c
-}
-
 // action is what a stage does for one entry of the new manifest.
 type action uint8
 
@@ -63,6 +49,7 @@ type step struct {
 	found    *release.Entry // what is there now (shared) or in the live generation (keep); nil for nothing
 	why      string         // what differs
 	besideMe bool           // kept, and the release's version goes to PATH.new
+	made     release.Stat   // the inode that the stage has made for it
 }
 
 // plan is the work of one release on one target, before anything is changed.
@@ -72,6 +59,7 @@ type plan struct {
 	m        *release.Manifest
 	opts     ApplyOptions
 	waits    bool // staged on its own, to be committed later
+	n        int  // the new generation, once it is staged
 	live     int
 	liveM    *release.Manifest // nil if live is noGeneration
 	liveInfo Info
@@ -81,16 +69,9 @@ type plan struct {
 	mended   []Path
 	problems []Problem
 	warnings []string
+	labels   map[string]string // by absolute path; nil where SELinux is off
 	cache    *known
 	mu       sync.Mutex
-}
-
-// livePath is where a step's file is, if it is live already.
-func (p *plan) livePath(st *step) string {
-	if p.s.layout == Owned {
-		return p.s.file(genDir(p.live) + "/" + st.e.Path)
-	}
-	return st.is
 }
 
 // makePlan compares the release with what is there. It writes nothing.
@@ -107,7 +88,7 @@ func (t *Target) makePlan(ctx context.Context, s *state, rel *release.Release, o
 	}
 	p.cache = newKnown()
 	if !o.Checksum {
-		p.cache.Cache = s.loadCache("cache")
+		p.cache = s.loadCache()
 	}
 	if err := p.resolveOwners(); err != nil {
 		return nil, err
@@ -135,16 +116,6 @@ func (p *plan) readLive() (err error) {
 	}
 	p.liveInfo, err = p.s.info(p.live)
 	return err
-}
-
-// loadCache reads one of the stat caches. A damaged one is as good as none.
-func (s *state) loadCache(name string) *release.Cache {
-	data, err := os.ReadFile(s.abs(name))
-	if err != nil {
-		return release.NewCache()
-	}
-	cache, _ := release.LoadCache(data)
-	return cache
 }
 
 func (p *plan) resolveOwners() error {
@@ -203,31 +174,44 @@ func (p *plan) compareOwned(ctx context.Context) error {
 			st.why = "hard links"
 		}
 	}
+	// Looked up from the generation's directory, not from the root: that halves
+	// what 5,000 lstat(2) cost.
+	gen, err := os.Open(p.s.abs(genDir(p.live)))
+	if err != nil {
+		return err
+	}
+	defer gen.Close()
 	return parallel(ctx, len(p.steps), func(i int) error {
 		st := &p.steps[i]
-		if st.found == nil {
+		if st.found == nil || p.asKnown(gen, st) {
 			return nil
 		}
 		return p.compareLive(st)
 	})
 }
 
+// asKnown says that the live generation's file is what the cache knows, and
+// what the release wants.
+func (p *plan) asKnown(gen *os.File, st *step) bool {
+	if st.why != "" || st.e.Keep || st.e.Type != release.File {
+		return false
+	}
+	var u unix.Stat_t
+	if unix.Fstatat(int(gen.Fd()), st.e.Path, &u, unix.AT_SYMLINK_NOFOLLOW) != nil {
+		return false
+	}
+	digest, ok := p.cache.lookup(st.e.Path, &u)
+	if !ok || digest != st.e.Digest {
+		return false
+	}
+	st.act = actLink
+	return true
+}
+
 // compareLive looks at the live generation's file itself: someone may have
 // written into it.
 func (p *plan) compareLive(st *step) error {
 	name := p.s.abs(genDir(p.live) + "/" + st.e.Path)
-	if st.why == "" && !st.e.Keep {
-		if st.e.Type != release.File {
-			st.act = actLink
-		}
-		var u unix.Stat_t
-		if st.e.Type == release.File && unix.Lstat(name, &u) == nil {
-			if digest, ok := p.cache.Lookup(st.e.Path, statOf(&u)); ok && digest == st.e.Digest {
-				st.act = actLink
-				return nil
-			}
-		}
-	}
 	now, err := find(name, st.e.Path, p.cache)
 	if errors.Is(err, fs.ErrNotExist) {
 		now, err = release.Entry{}, nil

@@ -34,6 +34,9 @@ func (p *plan) preflight(ctx context.Context) error {
 	} else if err := p.checkPlaces(); err != nil {
 		return err
 	}
+	if err := p.askLabels(ctx); err != nil {
+		return err
+	}
 	return p.checkPackages(ctx)
 }
 
@@ -108,6 +111,9 @@ func (p *plan) checkOwned() error {
 	if err := p.s.checkTopNames(p.m, p.adopt); err != nil {
 		return p.absorb(err)
 	}
+	if len(p.adopt) > 0 {
+		p.warnOfProfiles()
+	}
 	for _, name := range p.adopt {
 		mounts, err := hostfacts.MountsBelow(p.s.t.abs(name))
 		if err != nil {
@@ -121,6 +127,17 @@ func (p *plan) checkOwned() error {
 		}
 	}
 	return nil
+}
+
+// warnOfProfiles: AppArmor goes by paths, and adoption changes them.
+func (p *plan) warnOfProfiles() {
+	profiles, err := hostfacts.AppArmorProfiles(p.s.t.opts.Facts, p.s.t.path)
+	if err != nil {
+		p.warn("which AppArmor profiles name %s could not be found out: %v", p.s.t.path, err)
+	}
+	for _, f := range profiles {
+		p.warn("%s:%d names the target (%s): programs will have paths below %s/generations", f.File, f.Line, f.Text, p.s.t.abs(dotMoult))
+	}
 }
 
 // absorb adds the problems of a refusal to those of the plan.
@@ -220,7 +237,7 @@ func (p *plan) checkPackages(ctx context.Context) error {
 	if len(paths) == 0 {
 		return nil
 	}
-	owners, err := hostfacts.Packages(ctx, hostfacts.Options{}, paths)
+	owners, err := hostfacts.Packages(ctx, p.s.t.opts.Facts, paths)
 	if err != nil {
 		p.warn("which files belong to packages could not be found out: %v", err)
 		return nil

@@ -61,7 +61,7 @@ func (b *stager) stageShared(ctx context.Context) error {
 			if err := fsys.Mkdir(string(w.op.Temp)); err != nil {
 				return err
 			}
-			if err := fsys.SetMeta(string(w.op.Temp), meta(w.st.e, w.st.uid, w.st.gid)); err != nil {
+			if err := fsys.SetMeta(string(w.op.Temp), b.metaOf(w.st)); err != nil {
 				return err
 			}
 		case w.op.Kind == "meta" || w.st.e.HardLink != "" && !w.beside:
@@ -161,7 +161,7 @@ func (b *stager) makeTemp(w *work) error {
 		if err := b.s.t.fs.Symlink(w.st.e.Text, string(w.op.Temp)); err != nil {
 			return err
 		}
-		return b.s.t.fs.SetMeta(string(w.op.Temp), meta(w.st.e, w.st.uid, w.st.gid))
+		return b.s.t.fs.SetMeta(string(w.op.Temp), b.metaOf(w.st))
 	}
 	return b.copyFile(w.st, string(w.op.Temp))
 }

@@ -72,6 +72,9 @@ func (b *stager) copyFile(st *step, name string) (err error) {
 		if err2 := f.Close(); err == nil {
 			err = err2
 		}
+		if err == nil {
+			err = b.look(st, name)
+		}
 	}()
 	digest, err := b.copyBytes(f, src, st.e)
 	if err != nil {
@@ -83,11 +86,21 @@ func (b *stager) copyFile(st *step, name string) (err error) {
 		return fmt.Errorf("%s: its bytes do not have the digest that the manifest says (%s, not %s): damaged, or changed while it was read",
 			Path(st.e.Path).Quoted(), digest.Short(), st.e.Digest.Short())
 	}
-	if err := f.SetMeta(meta(st.e, st.uid, st.gid)); err != nil {
+	if err := f.SetMeta(b.metaOf(st)); err != nil {
 		return err
 	}
 	f.StartSync()
 	b.progress(st.e.Size)
+	return nil
+}
+
+// look remembers the inode that a step has made, for the stat cache.
+func (b *stager) look(st *step, name string) error {
+	var u unix.Stat_t
+	if err := unix.Lstat(b.s.t.abs(name), &u); err != nil {
+		return &fs.PathError{Op: "lstat", Path: b.s.t.abs(name), Err: err}
+	}
+	st.made = statOf(&u)
 	return nil
 }
 
@@ -224,52 +237,12 @@ func removeTree(t *Target, name string) error {
 	return t.fs.Remove(name)
 }
 
-// saveCache keeps what is known about the files that are live now: name says
-// where each is. link(2) and rename(2) have moved their change times. It is a
-// cache: failing to write it is nothing to fail for, and it is not synced.
-func (p *plan) saveCache(name func(st *step) string) {
-	fresh := release.NewCache()
-	for i := range p.steps {
-		st := &p.steps[i]
-		if st.e.Type != release.File || st.act == actKeep || st.e.Digest.IsZero() {
-			continue
-		}
-		var u unix.Stat_t
-		if unix.Lstat(p.s.t.abs(name(st)), &u) == nil && u.Size == st.e.Size {
-			fresh.Store(st.is, statOf(&u), st.e.Digest, time.Now())
-		}
-	}
-	p.s.saveCache("cache", fresh)
-	p.saveSourceCache()
-}
-
-func (p *plan) saveSourceCache() {
-	if c := p.opts.SourceCache; c != nil && c.Changed() {
-		_ = writeFile(p.s.t.fs, sourceCache, c.Encode(), false)
-	}
-}
-
-// saveCache writes a stat cache.
-func (s *state) saveCache(name string, c *release.Cache) {
-	_ = writeFile(s.t.fs, s.file(name), c.Encode(), false)
-}
-
 // parentOf is the directory of a name, "." for one at the top.
 func parentOf(name string) string {
 	if i := strings.LastIndexByte(name, '/'); i >= 0 {
 		return name[:i]
 	}
 	return "."
-}
-
-// afterStage remembers what is known about the new files.
-func (b *stager) afterStage() {
-	b.saveCache(func(st *step) string {
-		if b.s.layout == Owned {
-			return b.s.file(genDir(b.n) + "/" + st.e.Path)
-		}
-		return st.is
-	})
 }
 
 func atoi(s string) int {

@@ -68,7 +68,7 @@ func (b *stager) placeOwned(st *step) error {
 		if err := fsys.Symlink(st.e.Text, name); err != nil {
 			return err
 		}
-		return fsys.SetMeta(name, meta(st.e, st.uid, st.gid))
+		return fsys.SetMeta(name, b.metaOf(st))
 	}
 	if st.act == actLink {
 		err := fsys.Link(b.s.file(genDir(b.live)+"/"+st.e.Path), name)
@@ -128,7 +128,7 @@ func (b *stager) finishDirs() error {
 	fsys := b.s.t.fs
 	for i := len(b.steps) - 1; i >= 0; i-- {
 		if st := &b.steps[i]; st.e.Type == release.Dir {
-			if err := fsys.SetMeta(b.dir+"/"+st.e.Path, meta(st.e, st.uid, st.gid)); err != nil {
+			if err := fsys.SetMeta(b.dir+"/"+st.e.Path, b.metaOf(st)); err != nil {
 				return err
 			}
 		}

@@ -9,6 +9,7 @@ import (
 	"strings"
 	"time"
 
+	"moult.example/internal/deploy/hostfacts"
 	"moult.example/internal/disk"
 )
 
@@ -31,6 +32,7 @@ type Options struct {
 	// The rest is for tests.
 	Disk     func(path string) (disk.FS, error) // nil is disk.Open
 	Now      func() time.Time                   // nil is time.Now
+	Facts    hostfacts.Options                  // zero is this host
 	Proc     string                             // "" is /proc
 	StateDir string                             // the registry of targets; "" is what StateDir returns
 	Grace    time.Duration                      // how long a retired generation is kept at least; 0 is 60 seconds
@@ -171,6 +173,9 @@ func (t *Target) create() error {
 		if err := t.open(); err != nil {
 			return err
 		}
+	}
+	if exists(t.abs(dotMoult)) {
+		return nil
 	}
 	if err := makeDir(t.fs, dotMoult); err != nil {
 		return err

@@ -46,12 +46,13 @@ type cacheEntry struct {
 	path   string
 	stat   Stat
 	digest Digest
+	bare   bool // it had no extended attribute to ship
 	used   bool // since the last sweep
 }
 
 const (
 	cacheMagic = "moult-cache "
-	cacheFixed = 5*8 + sha256.Size // bytes of an entry after its path
+	cacheFixed = 5*8 + sha256.Size + 1 // bytes of an entry after its path
 )
 
 // NewCache returns an empty cache.
@@ -93,7 +94,7 @@ func (c *Cache) Store(path string, st Stat, d Digest, seen time.Time) {
 		c.entries = append(c.entries, cacheEntry{path: strings.Clone(path)})
 		c.index[c.entries[i].path] = i
 	}
-	c.entries[i].stat, c.entries[i].digest, c.entries[i].used = st, d, true
+	c.entries[i].stat, c.entries[i].digest, c.entries[i].used, c.entries[i].bare = st, d, true, false
 	c.changed = true
 }
 
@@ -145,6 +146,7 @@ func (c *Cache) Encode() []byte {
 			b = binary.LittleEndian.AppendUint64(b, n)
 		}
 		b = append(b, e.digest[:]...)
+		b = append(b, bit(e.bare))
 	}
 	sum := sha256.Sum256(b)
 	return append(b, sum[:]...)
@@ -195,6 +197,7 @@ func (c *Cache) load(b []byte) error {
 		e.path = r.string()
 		e.stat = Stat{r.uint64(), r.uint64(), int64(r.uint64()), int64(r.uint64()), int64(r.uint64())}
 		copy(e.digest[:], r.take(sha256.Size))
+		e.bare = r.bit()
 		c.index[e.path] = i
 		if e.path == "" || e.digest.IsZero() {
 			return errCache
@@ -222,6 +225,22 @@ func (r *cacheReader) take(n uint64) []byte {
 	return p
 }
 
+func bit(b bool) byte {
+	if b {
+		return 1
+	}
+	return 0
+}
+
+func (r *cacheReader) bit() bool {
+	p := r.take(1)
+	if p == nil || p[0] > 1 {
+		r.bad = true
+		return false
+	}
+	return p[0] == 1
+}
+
 func (r *cacheReader) uint64() uint64 {
 	if p := r.take(8); p != nil {
 		return binary.LittleEndian.Uint64(p)
@@ -237,4 +256,29 @@ func (r *cacheReader) string() string {
 	}
 	r.b = r.b[size:]
 	return string(r.take(n))
+}
+
+// setBare remembers that a file which was just stored has no extended attribute
+// to ship: while its change time stays, it gets none.
+func (c *Cache) setBare(path string) {
+	if i, ok := c.index[path]; ok {
+		c.entries[i].bare = true
+	}
+}
+
+// isBare says whether the file at path, whose stat(2) is st now, is known to
+// have no extended attribute to ship. Several goroutines may ask at once.
+func (c *Cache) isBare(path string, st Stat) bool {
+	i, ok := c.index[path]
+	return ok && c.entries[i].bare && c.entries[i].stat == st
+}
+
+// Known returns what is remembered of the file at path, whatever its stat(2) is
+// now.
+func (c *Cache) Known(path string) (Stat, Digest, bool) {
+	i, ok := c.index[path]
+	if !ok {
+		return Stat{}, Digest{}, false
+	}
+	return c.entries[i].stat, c.entries[i].digest, true
 }

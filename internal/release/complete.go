@@ -90,6 +90,9 @@ func (r *Release) remember(i int, seen time.Time) {
 	if r.cache != nil && r.stats != nil {
 		e := &r.Manifest.Entries[i]
 		r.cache.Store(e.Path, r.stats[i], e.Digest, seen)
+		if len(e.Xattrs) == 0 {
+			r.cache.setBare(e.Path)
+		}
 	}
 }
 

@@ -49,7 +49,7 @@ func (r *Release) readDir(ctx context.Context, root *disk.Root, path, abs string
 			return err
 		}
 	}
-	s := scanner{root: root, name: path, skip: func(p string) bool { return p == configName || r.Config.excludes(p) }}
+	s := scanner{root: root, name: path, cache: r.cache, skip: func(p string) bool { return p == configName || r.Config.excludes(p) }}
 	found, err := s.scan(ctx)
 	if err != nil {
 		return err

@@ -9,10 +9,7 @@ import "time"
 // once, but not during Complete.
 func (r *Release) Learn(e *Entry, d Digest, seen time.Time) {
 	e.Digest = d
-	if r.cache == nil || r.stats == nil {
-		return
-	}
 	r.learning.Lock()
 	defer r.learning.Unlock()
-	r.cache.Store(e.Path, r.stats[search(r.Manifest.Entries, e.Path)], d, seen)
+	r.remember(search(r.Manifest.Entries, e.Path), seen)
 }

@@ -21,9 +21,10 @@ import (
 // relative to the descriptor of its own, which was reached without following a
 // symbolic link.
 type scanner struct {
-	root *disk.Root
-	name string                 // of the root, for messages
-	skip func(path string) bool // leaves out an entry and what is below it
+	root  *disk.Root
+	name  string                 // of the root, for messages
+	skip  func(path string) bool // leaves out an entry and what is below it
+	cache *Cache                 // tells which files have no extended attributes; may be nil
 
 	mu      sync.Mutex
 	wake    sync.Cond
@@ -188,6 +189,9 @@ func (w *dirReader) item(dir *os.File, name, p string, it *item) error {
 		return nil
 	default:
 		return fmt.Errorf("%s: %s does not belong in a release", w.full(p), kind(st.Mode))
+	}
+	if w.cache != nil && it.Type == File && w.cache.isBare(p, it.stat) {
+		return nil
 	}
 	var err error
 	if it.Xattrs, err = xattrs(fd, name, w.buf); err != nil {

@@ -1,0 +1,166 @@
+package deploy
+
+import (
+	"os"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"moult.example/internal/release"
+)
+
+// known is a stat cache of a target's files, for several goroutines, that
+// learns what it did not know. A nil one knows nothing.
+type known struct {
+	mu     sync.Mutex
+	cache  *release.Cache
+	missed atomic.Bool // a file had to be read that it did not know
+}
+
+func newKnown() *known { return &known{cache: release.NewCache()} }
+
+// loadCache reads the cache of a product's live files. A damaged one is as good
+// as none.
+func (s *state) loadCache() *known {
+	data, err := os.ReadFile(s.abs("cache"))
+	if err != nil {
+		return newKnown()
+	}
+	cache, _ := release.LoadCache(data)
+	return &known{cache: cache}
+}
+
+func (k *known) lookup(key string, st *unix.Stat_t) (release.Digest, bool) {
+	if k == nil {
+		return release.Digest{}, false
+	}
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	return k.cache.Lookup(key, statOf(st))
+}
+
+// learn remembers a digest that was computed since seen, if the file is still
+// the one that st told of.
+func (k *known) learn(path, key string, st *unix.Stat_t, d release.Digest, seen time.Time) {
+	if k == nil {
+		return
+	}
+	k.missed.Store(true)
+	var now unix.Stat_t
+	if unix.Lstat(path, &now) != nil || statOf(&now) != statOf(st) {
+		return
+	}
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	k.cache.Store(key, statOf(st), d, seen)
+}
+
+// sourceCache holds what is known of the directory that the last release came
+// from.
+const sourceCache = dotMoult + "/cache.source"
+
+// SourceCache is what the target remembers of the directory that its last
+// release came from, for [release.Options]. It may be empty.
+func (t *Target) SourceCache() *release.Cache {
+	data, err := os.ReadFile(t.abs(sourceCache))
+	if err != nil {
+		return release.NewCache()
+	}
+	c, _ := release.LoadCache(data) // a damaged one is an empty one
+	return c
+}
+
+func (p *plan) saveSourceCache() {
+	if c := p.opts.SourceCache; c != nil && c.Changed() {
+		_ = writeFile(p.s.t.fs, sourceCache, c.Encode(), false)
+	}
+}
+
+// saveCache keeps what is known about the files of the new generation, or of
+// the live one. link(2), rename(2) and unlink(2) of another name have moved the
+// change times of files that we know; inode, size and modification time say
+// that each is still the one that we know. It is a cache: failing to write it
+// is nothing to fail for, and it is not synced.
+func (p *plan) saveCache() {
+	fresh := release.NewCache()
+	for i := range p.steps {
+		st := &p.steps[i]
+		if st.e.Type != release.File || st.act == actKeep || st.e.Digest.IsZero() {
+			continue
+		}
+		was, digest, ok := p.cache.cache.Known(st.is)
+		if st.act == actCopy {
+			was, digest, ok = st.made, st.e.Digest, true
+			if first := p.m.Find(st.e.HardLink); first != nil && was.Ino == 0 {
+				ok = false // looked at when it is needed
+			}
+		}
+		if ok && digest == st.e.Digest {
+			restat(fresh, p.s.t.abs(p.pathOf(st)), st.is, was, digest)
+		}
+	}
+	p.s.writeCache(fresh)
+	p.saveSourceCache()
+}
+
+// pathOf is where a step's file is.
+func (p *plan) pathOf(st *step) string {
+	if p.s.layout == Shared {
+		return st.is
+	}
+	n := p.live
+	if p.n > 0 {
+		n = p.n
+	}
+	return p.s.file(genDir(n) + "/" + st.e.Path)
+}
+
+func (s *state) writeCache(c *release.Cache) {
+	_ = writeFile(s.t.fs, s.file("cache"), c.Encode(), false)
+}
+
+// restat stores a file that is known by was under the change time of now.
+func restat(c *release.Cache, path, key string, was release.Stat, d release.Digest) {
+	seen := time.Now()
+	var u unix.Stat_t
+	if unix.Lstat(path, &u) != nil {
+		return
+	}
+	now := statOf(&u)
+	if now.Dev == was.Dev && now.Ino == was.Ino && now.Size == was.Size && now.MTime == was.MTime {
+		c.Store(key, now, d, seen)
+	}
+}
+
+// refreshing does work that removes other names of live files, and keeps what
+// the cache knows about those.
+func (s *state) refreshing(work func() error) error {
+	live, err := s.live()
+	if err != nil || live == noGeneration || s.layout == Shared {
+		return work()
+	}
+	m, err := s.manifest(live)
+	if err != nil {
+		return err
+	}
+	before := s.loadCache()
+	valid := map[string]bool{}
+	for i := range m.Entries {
+		var u unix.Stat_t
+		path := m.Entries[i].Path
+		if m.Entries[i].Type == release.File && unix.Lstat(s.place(live, path), &u) == nil {
+			_, valid[path] = before.lookup(path, &u)
+		}
+	}
+	err = work()
+	fresh := release.NewCache()
+	for path, ok := range valid {
+		if was, digest, _ := before.cache.Known(path); ok {
+			restat(fresh, s.place(live, path), path, was, digest)
+		}
+	}
+	s.writeCache(fresh)
+	return err
+}
