@@ -235,27 +235,6 @@ func testManyAtOnce(b *bench) {
 			}
 		})
 	}
-	// Directories that trade their names meanwhile: whoever writes finds one.
-	b.ok(b.Mkdir("x"))
-	b.ok(b.Mkdir("y"))
-	for range 2 {
-		wg.Go(func() {
-			for range 50 {
-				if err := b.Exchange("x", "y"); err != nil {
-					b.Error(err)
-				}
-			}
-		})
-	}
-	for n := range 2 {
-		wg.Go(func() {
-			for i := range 50 {
-				if err := b.Mkdir(fmt.Sprintf("x/%d-%d", n, i)); err != nil {
-					b.Error(err)
-				}
-			}
-		})
-	}
 	wg.Wait()
 	for n := range 8 {
 		for i := range 20 {
@@ -263,9 +242,51 @@ func testManyAtOnce(b *bench) {
 			b.has(name, name)
 		}
 	}
+}
+
+// testTradingPlaces: directories trade their names all the time, and whoever
+// writes into one of them meanwhile finds the one or the other, whole.
+func testTradingPlaces(b *bench) {
+	b.ok(b.Mkdir("x"))
+	b.ok(b.Mkdir("y"))
+	if !b.exchanges() {
+		b.Skip("no exchange here")
+	}
+	var writers, traders sync.WaitGroup
+	stop := make(chan struct{})
+	for range 2 {
+		traders.Go(func() {
+			for {
+				select {
+				case <-stop:
+					return
+				default:
+				}
+				if err := b.Exchange("x", "y"); err != nil {
+					b.Error(err)
+					return
+				}
+			}
+		})
+	}
+	const each = 500
+	for n := range 4 {
+		writers.Go(func() {
+			for i := range each {
+				name := fmt.Sprintf("%s/%d-%d", []string{"x", "y"}[i%2], n, i)
+				if err := b.Symlink("text", name); err != nil {
+					b.Error(err)
+					return
+				}
+			}
+		})
+	}
+	writers.Wait()
+	close(stop)
+	traders.Wait()
 	x, _ := os.ReadDir(b.path("x"))
 	y, _ := os.ReadDir(b.path("y"))
-	if len(x)+len(y) != 100 {
-		b.Errorf("x and y hold %d directories, want 100", len(x)+len(y))
+	if len(x)+len(y) != 4*each {
+		b.Errorf("x and y hold %d links, want %d", len(x)+len(y), 4*each)
 	}
 }

@@ -5,6 +5,8 @@ import (
 	"os"
 	"syscall"
 
+	"golang.org/x/sys/unix"
+
 	"moult.example/internal/disk"
 )
 
@@ -87,7 +89,7 @@ func testLinksAtTheEnd(b *bench) {
 	b.make("new", "1")
 	b.ok(b.Rename("new", "to-dir"))
 	b.has("to-dir", "1")
-	b.ok(b.Exchange("to-file", "to-dir"))
+	b.swap("to-file", "to-dir")
 	b.has("to-file", "1")
 	b.ok(b.Remove("to-dir"))
 	b.has("file", "text")
@@ -135,13 +137,17 @@ func testRename(b *bench) {
 }
 
 func testPlace(b *bench) {
+	b.ok(b.Mkdir("probe"))
+	dirsToo := b.Place("probe", "probe2") == nil // not where link(2) has to do it
 	b.make("a", "1")
 	b.make("b", "2")
 	b.ok(b.Mkdir("d"))
 	b.make("d/in", "3")
 	before := b.snapshot()
-	for _, pair := range [][2]string{{"a", "b"}, {"a", "d"}, {"d", "a"}, {"a", "a"}, {"d", "d"}} {
-		b.is(b.Place(pair[0], pair[1]), syscall.EEXIST)
+	for _, pair := range [][2]string{{"a", "b"}, {"a", "d"}, {"a", "a"}, {"d", "a"}, {"d", "d"}} {
+		if pair[0] == "a" || dirsToo {
+			b.is(b.Place(pair[0], pair[1]), syscall.EEXIST)
+		}
 	}
 	b.ok(b.Link("a", "a2"))
 	b.is(b.Place("a", "a2"), syscall.EEXIST)
@@ -149,8 +155,14 @@ func testPlace(b *bench) {
 	b.is(b.Place("missing", "c"), syscall.ENOENT)
 	b.unchanged(before, "what was refused")
 	b.ok(b.Place("a", "d/a"))
-	b.ok(b.Place("d", "e"))
 	b.lacks("a")
+	b.has("d/a", "1")
+	if !dirsToo {
+		b.is(b.Place("d", "e"), syscall.EPERM)
+		b.lacks("e")
+		return
+	}
+	b.ok(b.Place("d", "e"))
 	b.lacks("d")
 	b.has("e/a", "1")
 	b.has("e/in", "3")
@@ -161,6 +173,12 @@ func testExchange(b *bench) {
 	b.ok(b.Mkdir("d"))
 	b.make("d/in", "2")
 	b.ok(b.Symlink("text", "l"))
+	if !b.exchanges() {
+		before := b.snapshot()
+		b.is(b.Exchange("a", "d"), syscall.EINVAL)
+		b.unchanged(before, "what cannot be done")
+		return
+	}
 	b.is(b.Exchange("a", "missing"), syscall.ENOENT)
 	b.is(b.Exchange("missing", "a"), syscall.ENOENT)
 	b.lacks("missing")
@@ -203,5 +221,44 @@ func testRemove(b *bench) {
 	for _, name := range []string{"l", "d/in", "d", "a"} {
 		b.ok(b.Remove(name))
 		b.lacks(name)
+	}
+}
+
+func testImmutable(b *bench) {
+	b.needsRoot()
+	b.make("fixed", "1")
+	b.make("new", "2")
+	b.immutable("fixed", true)
+	defer b.immutable("fixed", false)
+	before := b.snapshot()
+	for _, err := range []error{
+		b.Remove("fixed"), b.Rename("fixed", "other"), b.Rename("new", "fixed"), b.Exchange("new", "fixed"), b.Link("fixed", "other"),
+		b.SetMeta("fixed", disk.Meta{UID: -1, GID: -1, Mode: 0o711}),
+	} {
+		if !errors.Is(err, syscall.EPERM) && !errors.Is(err, syscall.EINVAL) {
+			b.Errorf("error is %v, want %v", err, syscall.EPERM)
+		}
+	}
+	b.unchanged(before, "what was refused")
+}
+
+const immutableFlag = 0x10 // FS_IMMUTABLE_FL
+
+// immutable sets or clears what chattr +i sets.
+func (b *bench) immutable(name string, on bool) {
+	b.Helper()
+	f, err := os.Open(b.path(name))
+	b.ok(err)
+	defer f.Close()
+	flags, err := unix.IoctlGetUint32(int(f.Fd()), unix.FS_IOC_GETFLAGS)
+	if err != nil {
+		b.Skipf("no flags here: %v", err)
+	}
+	flags &^= immutableFlag
+	if on {
+		flags |= immutableFlag
+	}
+	if err := unix.IoctlSetPointerInt(int(f.Fd()), unix.FS_IOC_SETFLAGS, int(flags)); err != nil {
+		b.Skipf("no immutable files here: %v", err)
 	}
 }

@@ -5,6 +5,7 @@ import (
 	"encoding/binary"
 	"hash"
 	"maps"
+	"os"
 	"slices"
 	"time"
 
@@ -142,8 +143,11 @@ func (im *image) write(i inode, off int64, data []byte) {
 	copy(d, n.Data)
 	copy(d[off:], data)
 	n.Data = d
-	if len(data) > 0 {
-		n.dropXattr("security.capability") // as the kernel does on any write
+	if len(data) > 0 { // what the kernel does on any write
+		n.dropXattr("security.capability")
+		if os.Geteuid() != 0 {
+			n.dropSetID()
+		}
 	}
 }
 
@@ -165,10 +169,7 @@ func (im *image) setMeta(i inode, m disk.Meta, half bool) {
 		n.GID = m.GID
 	}
 	if (m.UID >= 0 || m.GID >= 0) && n.Mode&unix.S_IFMT == unix.S_IFREG {
-		n.Mode &^= unix.S_ISUID
-		if n.Mode&unix.S_IXGRP != 0 {
-			n.Mode &^= unix.S_ISGID
-		}
+		n.dropSetID()
 		n.dropXattr("security.capability")
 	}
 	if half {
@@ -193,6 +194,13 @@ func (im *image) setMeta(i inode, m disk.Meta, half bool) {
 	}
 	if !m.MTime.IsZero() {
 		n.MTime = m.MTime
+	}
+}
+
+func (n *node) dropSetID() {
+	n.Mode &^= unix.S_ISUID
+	if n.Mode&unix.S_IXGRP != 0 {
+		n.Mode &^= unix.S_ISGID
 	}
 }
 

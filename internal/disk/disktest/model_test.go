@@ -73,7 +73,7 @@ var jugglerNames = []string{"a", "b", "c", "d", "d/a2", "d/c", "d/e", "d/e/f", "
 func (j *juggler) name() string { return jugglerNames[j.rng.IntN(len(jugglerNames))] }
 
 func (j *juggler) step(t testing.TB) {
-	meta := disk.Meta{UID: -1, GID: -1, Mode: []uint32{0o644, 0o755, 0o700, 0o4755}[j.rng.IntN(4)], MTime: time.Unix(int64(j.rng.IntN(1e9)), 5)}
+	meta := disk.Meta{UID: -1, GID: -1, Mode: []uint32{0o744, 0o755, 0o700, 0o4755}[j.rng.IntN(4)], MTime: time.Unix(int64(j.rng.IntN(1e9)), 5)}
 	if os.Geteuid() == 0 && j.rng.IntN(2) == 0 {
 		meta.UID, meta.GID, meta.KeepMode = j.rng.IntN(3)-1, j.rng.IntN(3)-1, j.rng.IntN(2) == 0
 	}

@@ -2,6 +2,7 @@ package disktest
 
 import (
 	"fmt"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"runtime"
@@ -17,16 +18,35 @@ import (
 // thousands of small trees are made and thrown away.
 func TempDir(t testing.TB) string {
 	t.Helper()
+	where := "/dev/shm"
 	var st unix.Statfs_t
-	if unix.Statfs("/dev/shm", &st) != nil || st.Type != unix.TMPFS_MAGIC {
-		return t.TempDir()
+	if unix.Statfs(where, &st) != nil || st.Type != unix.TMPFS_MAGIC || unix.Access(where, unix.W_OK) != nil {
+		where = t.TempDir()
 	}
-	dir, err := os.MkdirTemp("/dev/shm", "moult-test-")
+	dir, err := os.MkdirTemp(where, "moult-test-")
 	if err != nil {
-		return t.TempDir()
+		t.Fatal(err)
 	}
-	t.Cleanup(func() { os.RemoveAll(dir) })
+	t.Cleanup(func() {
+		if err := removeAll(dir); err != nil {
+			t.Error(err)
+		}
+	})
 	return dir
+}
+
+// removeAll removes a tree, directories that only root may write too.
+func removeAll(dir string) error {
+	if os.RemoveAll(dir) == nil {
+		return nil
+	}
+	filepath.WalkDir(dir, func(path string, d fs.DirEntry, err error) error {
+		if d != nil && d.IsDir() {
+			os.Chmod(path, 0o700)
+		}
+		return nil
+	})
+	return os.RemoveAll(dir)
 }
 
 // Result is how a set of states went.
@@ -77,7 +97,7 @@ func tryOne(top string, n int, s State, check func(dir string, s State) error) e
 	if err := os.MkdirAll(dir, 0o755); err != nil {
 		return err
 	}
-	defer os.RemoveAll(above)
+	defer removeAll(above)
 	if err := s.Materialize(dir); err != nil {
 		return err
 	}

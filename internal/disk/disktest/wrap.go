@@ -1,6 +1,7 @@
 package disktest
 
 import (
+	"io"
 	"io/fs"
 	"os"
 	"sync/atomic"
@@ -16,12 +17,21 @@ import (
 // A create that is not done must return an error, since there is no file then.
 type Hook func(op *Op, do func() error) error
 
-// Wrap puts a hook before each operation of a disk.
+// Wrap puts a hook before each operation of a disk. What it returns has a Close
+// that closes the disk below, if that can be closed.
 func Wrap(under disk.FS, hook Hook) disk.FS { return &wrapFS{under, hook} }
 
 type wrapFS struct {
 	under disk.FS
 	hook  Hook
+}
+
+// Close closes the disk below, if that can be closed. It is no operation.
+func (w *wrapFS) Close() error {
+	if c, ok := w.under.(io.Closer); ok {
+		return c.Close()
+	}
+	return nil
 }
 
 func (w *wrapFS) run(op Op, do func() error) error {
