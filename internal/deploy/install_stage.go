@@ -40,7 +40,7 @@ func (in *installer) stage(ctx context.Context) error {
 	if len(todo) == 1 {
 		todo[0].file, todo[0].temp = main, in.temp
 	} else if err := main.Close(); err != nil {
-		return err
+		return onDest("close", todo[0], err)
 	}
 	begun := 0 // items before it are synced
 	for i, it := range todo {
@@ -117,7 +117,10 @@ func (in *installer) finishItem(it *installItem) error {
 	}
 	f := it.file
 	it.file = nil
-	return f.Close()
+	if err := f.Close(); err != nil {
+		return onDest("close", it, err)
+	}
+	return nil
 }
 
 // onDest makes an error of the temporary file speak of the destination, and

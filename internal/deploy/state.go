@@ -195,8 +195,13 @@ func (s *state) generations() ([]int, error) {
 	return ns, nil
 }
 
+// manifest is that of a generation. It never changes, so it is read once; who
+// gets it must not change it either.
 func (s *state) manifest(n int) (*release.Manifest, error) {
 	path := s.abs(s.books(genDir(n)) + "/manifest")
+	if m := s.t.manifests[path]; m != nil && exists(path) {
+		return m, nil
+	}
 	data, err := os.ReadFile(path)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, fmt.Errorf("%s: %d: %w", s.t.path, n, ErrNoGeneration)
@@ -208,6 +213,10 @@ func (s *state) manifest(n int) (*release.Manifest, error) {
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", path, err)
 	}
+	if s.t.manifests == nil {
+		s.t.manifests = map[string]*release.Manifest{}
+	}
+	s.t.manifests[path] = m
 	return m, nil
 }
 

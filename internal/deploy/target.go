@@ -11,6 +11,7 @@ import (
 
 	"moult.example/internal/deploy/hostfacts"
 	"moult.example/internal/disk"
+	"moult.example/internal/release"
 )
 
 // Layout is how a target holds its releases.
@@ -54,6 +55,8 @@ type Target struct {
 	path string // absolute, without symbolic links
 	opts Options
 	fs   disk.FS // nil as long as the directory does not exist
+
+	manifests map[string]*release.Manifest // of generations, by path
 }
 
 // Open resolves path once. The directory need not exist yet, but its parent
