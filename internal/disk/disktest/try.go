@@ -23,15 +23,19 @@ func TempDir(t testing.TB) string {
 	if unix.Statfs(where, &st) != nil || st.Type != unix.TMPFS_MAGIC || unix.Access(where, unix.W_OK) != nil {
 		where = t.TempDir()
 	}
-	dir, err := os.MkdirTemp(where, "moult-test-")
+	above, err := os.MkdirTemp(where, "moult-test-")
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() {
-		if err := removeAll(dir); err != nil {
+		if err := removeAll(above); err != nil {
 			t.Error(err)
 		}
 	})
+	dir := filepath.Join(above, "0") // as t.TempDir does: the directory above is the test's, too
+	if err := os.Mkdir(dir, 0o777); err != nil {
+		t.Fatal(err)
+	}
 	return dir
 }
 
