@@ -131,7 +131,7 @@ func missingDirectories(dir string) ([]string, error) {
 		case err == nil && !st.IsDir():
 			return nil, about("mkdir", step, unix.ENOTDIR)
 		case errors.Is(err, fs.ErrNotExist):
-			if _, err := os.Lstat(strings.TrimRight(step, "/")); err == nil {
+			if st, err := os.Lstat(strings.TrimRight(step, "/")); err == nil && st.Mode()&fs.ModeSymlink != 0 {
 				return nil, about("mkdir", step, unix.EEXIST) // a link to nowhere
 			}
 			if path.Base(step) != ".." {
@@ -182,14 +182,7 @@ func (in *installer) makeDirectory(dir string, spec dirSpec) (isNew bool, err er
 	}
 	defer look.Close()
 	cleanUp(d, look)
-	for range 10 {
-		err = in.placeDirectory(d, look, dir, base, spec)
-		if !errors.Is(err, fs.ErrNotExist) {
-			break
-		}
-		// Somebody cleans up here, and took it for a dead run's.
-	}
-	if err == nil {
+	if err = in.placeDirectory(d, look, dir, base, spec); err == nil {
 		in.made = append(in.made, installMade{d, base, dir})
 		in.result.Made = append(in.result.Made, dir)
 		in.result.Changed = true
@@ -202,14 +195,25 @@ func (in *installer) makeDirectory(dir string, spec dirSpec) (isNew bool, err er
 	return false, whyNot(look, err)
 }
 
+// whyNot says why a directory cannot be changed, where the errno does not.
+func whyNot(dir *os.File, err error) error {
+	if errors.Is(err, unix.EPERM) && isImmutable(dir) {
+		return ErrInstallImmutable
+	}
+	return err
+}
+
 // placeDirectory makes one directory with all that it is to carry, and makes that
 // durable: before it has its name, or a power cut may leave the name without the
 // rights; and before anything is put into it, or that may come to lie in a
 // directory whose name is still the temporary one.
 func (in *installer) placeDirectory(d disk.FS, look *os.File, dir, base string, spec dirSpec) error {
-	temp := newTempName() + ".new"
-	if err := d.Mkdir(temp); err != nil {
+	temp, lock, err := createDirLocked(d, look)
+	if err != nil {
 		return err
+	}
+	if lock >= 0 {
+		defer unix.Close(lock)
 	}
 	meta, err := dirMeta(fdPath(look)+"/"+temp, spec, true)
 	if err == nil {

@@ -120,15 +120,22 @@ func (in *installer) plan() error {
 			in.result.Made = made
 		}
 	}
+	todo := false
 	for _, it := range in.items {
 		if err := in.planItem(it); err != nil {
 			return err
 		}
+		todo = todo || !it.same
 		if in.o.DryRun {
 			in.report(it)
 		}
 	}
-	if in.o.DryRun && in.dir != nil {
+	if todo && in.dir != nil && isImmutable(in.dir) {
+		// One that is append-only lets us make a file, and neither rename nor
+		// remove it.
+		return &fs.PathError{Op: "install into", Path: in.path, Err: ErrInstallImmutable}
+	}
+	if in.o.DryRun && todo && in.dir != nil {
 		if err := unix.Faccessat(int(in.dir.Fd()), ".", unix.W_OK, unix.AT_EACCESS); err != nil {
 			return &fs.PathError{Op: "create in", Path: in.path, Err: err}
 		}
@@ -180,11 +187,11 @@ func (it *installItem) isOld(format uint16) bool {
 // mayReplace refuses a destination that rename(2) would, with a reason, and one
 // that is the source itself.
 func (in *installer) mayReplace(it *installItem) error {
-	set := it.old.Attributes & it.old.Attributes_mask
+	set := it.old.Attributes
 	if set&unix.STATX_ATTR_MOUNT_ROOT != 0 {
 		return &fs.PathError{Op: "install", Path: it.dest, Err: ErrInstallMount}
 	}
-	if set&(unix.STATX_ATTR_IMMUTABLE|unix.STATX_ATTR_APPEND) != 0 {
+	if set&attrFixed != 0 {
 		return &fs.PathError{Op: "install", Path: it.dest, Err: ErrInstallImmutable}
 	}
 	same, err := in.isSource(it)
@@ -195,6 +202,13 @@ func (in *installer) mayReplace(it *installItem) error {
 		return fmt.Errorf("%s and %s are the same file", quoteName(it.source), quoteName(it.dest))
 	}
 	return in.mayBackUp(it)
+}
+
+const attrFixed = unix.STATX_ATTR_IMMUTABLE | unix.STATX_ATTR_APPEND
+
+func isImmutable(dir *os.File) bool {
+	var st unix.Statx_t
+	return unix.Statx(int(dir.Fd()), "", unix.AT_EMPTY_PATH, 0, &st) == nil && st.Attributes&attrFixed != 0
 }
 
 // isSource says whether source and destination are one file in a way that makes

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"os"
 	"strconv"
 
 	"golang.org/x/sys/unix"
@@ -35,7 +34,7 @@ func (in *installer) stage(ctx context.Context) error {
 	cleanUp(in.fs, in.dir)
 	main, err := in.createLocked()
 	if err != nil {
-		return about("create", todo[0].dest, whyNot(in.dir, err))
+		return about("create", todo[0].dest, err)
 	}
 	if len(todo) == 1 {
 		todo[0].file, todo[0].temp = main, in.temp
@@ -60,16 +59,6 @@ func (in *installer) stage(ctx context.Context) error {
 		}
 	}
 	return ctx.Err()
-}
-
-// whyNot says why a directory cannot be changed, where the errno does not.
-func whyNot(dir *os.File, err error) error {
-	var st unix.Statx_t
-	if errors.Is(err, unix.EPERM) && unix.Statx(int(dir.Fd()), "", unix.AT_EMPTY_PATH, 0, &st) == nil &&
-		st.Attributes&(unix.STATX_ATTR_IMMUTABLE|unix.STATX_ATTR_APPEND) != 0 {
-		return ErrInstallImmutable
-	}
-	return err
 }
 
 // stageItem fills a temporary file and gives it what it is to carry.
@@ -169,6 +158,7 @@ func (in *installer) undo() {
 	if !in.partly {
 		in.unmake()
 	}
+	in.result.Changed = in.result.Changed || in.partly
 }
 
 // commitRound places the files that are the round's in their name: more than one

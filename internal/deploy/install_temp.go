@@ -18,38 +18,47 @@ import (
 // a configuration, and it owes nothing to the name of the file, which may have
 // all of its 255 bytes already.
 //
-// The file .moult-install.X is locked as long as its maker lives. All that
-// begins with .moult-install.X. is the same maker's, and shares that lock: the
-// files of a set, each under a number, and directories for strip(1).
+// .moult-install.X, a file or a directory that is being made, is locked as long
+// as its maker lives. All that begins with .moult-install.X. is the same
+// maker's, and shares that lock: the files of a set, each under a number, and a
+// directory for strip(1).
 const installTemp = ".moult-install."
 
-func newTempName() string { return installTemp + rand.Text()[:16] }
-
-// createLocked makes the temporary file and locks it, against a run that cleans
-// up here at the same moment.
+// createLocked makes the temporary file and locks it.
 //
 // The lock is on a descriptor of its own, which cannot write: the one that can
 // must be closed before the file gets its name, or whoever executes it at once
 // is told ETXTBSY, and the lock must last until it has it.
-func (in *installer) createLocked() (disk.File, error) {
+func (in *installer) createLocked() (f disk.File, err error) {
+	in.temp, in.lock, err = lockNew(in.dir, func(name string) error {
+		if f != nil {
+			f.Close()
+		}
+		f, err = in.fs.Create(name)
+		return err
+	})
+	return f, err
+}
+
+// createDirLocked makes a temporary directory and locks it.
+func createDirLocked(d disk.FS, dir *os.File) (name string, lock int, err error) {
+	return lockNew(dir, d.Mkdir)
+}
+
+// lockNew makes something under a new name and locks it, against a run that
+// cleans up here at the same moment: what that has taken away before the lock
+// was there is made again. Where the file system has no such locks, lock is -1;
+// then nobody can take it for a dead run's either.
+func lockNew(dir *os.File, create func(name string) error) (name string, lock int, err error) {
 	for {
-		name := newTempName()
-		f, err := in.fs.Create(name)
-		if err != nil {
-			return nil, err
+		name = installTemp + rand.Text()[:16]
+		if err := create(name); err != nil {
+			return "", -1, err
 		}
-		lock, held, err := lockAt(in.dir, name)
-		if held {
-			in.temp, in.lock = name, lock
-			return f, nil
+		lock, held, err := lockAt(dir, name)
+		if held || !errors.Is(err, unix.EWOULDBLOCK) && !errors.Is(err, unix.ENOENT) {
+			return name, lock, nil
 		}
-		if err != nil && !errors.Is(err, unix.EWOULDBLOCK) && !errors.Is(err, unix.ENOENT) {
-			// A file system that has no such locks; then nobody can take ours
-			// for a dead one's either.
-			in.temp = name
-			return f, nil
-		}
-		f.Close() // a cleaner was faster than our lock, and takes it away
 	}
 }
 
