@@ -105,37 +105,39 @@ func (b *bench) versions(ctx context.Context) map[string]string {
 	return versions
 }
 
-// onCPU runs a function on a thread that is bound to one processor, and so are
-// the processes that it starts.
-func onCPU(cpu int, f func() error) error {
+// without runs a function on a thread, and so the processes that it starts, that
+// keeps off one processor.
+func without(cpu int, f func() error) error {
 	runtime.LockOSThread()
 	defer runtime.UnlockOSThread()
-	var before, one unix.CPUSet
+	var before unix.CPUSet
 	if err := unix.SchedGetaffinity(0, &before); err != nil {
 		return err
 	}
-	one.Set(cpu)
-	if err := unix.SchedSetaffinity(0, &one); err != nil {
+	others := before
+	others.Clear(cpu)
+	if err := unix.SchedSetaffinity(0, &others); err != nil {
 		return err
 	}
 	defer unix.SchedSetaffinity(0, &before)
 	return f()
 }
 
-// twoCPUs are two processors that this process may use, or why not.
-func twoCPUs() (a, b int, why string) {
+// lastCPU is the processor that an onlooker takes for itself, or why there is
+// none to spare.
+func lastCPU() (cpu int, why string) {
 	var set unix.CPUSet
 	if err := unix.SchedGetaffinity(0, &set); err != nil {
-		return 0, 0, err.Error()
+		return 0, err.Error()
 	}
 	if set.Count() < 2 {
-		return 0, 0, "it takes two processors"
+		return 0, "it takes two processors"
 	}
-	found := []int{}
-	for cpu := 0; len(found) < 2; cpu++ {
-		if set.IsSet(cpu) {
-			found = append(found, cpu)
+	for n, seen := 0, 0; seen < set.Count(); n++ {
+		if set.IsSet(n) {
+			cpu = n
+			seen++
 		}
 	}
-	return found[0], found[1], ""
+	return cpu, ""
 }

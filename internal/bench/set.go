@@ -15,8 +15,9 @@ import (
 var sources embed.FS
 
 // set is a product of 200 files in two releases which differ in every file, the
-// first a program with three libraries of its own. The others are libraries,
-// plugins, programs and data, as beside every program; nobody starts them.
+// first a program with three libraries of its own. The others are libraries that
+// stand between these in any order of names, programs, plugins and data, as
+// beside every program; nobody starts them.
 type set struct {
 	dirs     [2]string // the releases
 	names    []string  // of the files, below
@@ -26,11 +27,13 @@ type set struct {
 const (
 	setFiles    = 200
 	setProgram  = "bin/prog"
-	setPlugins  = 60
+	setOthers   = 60 // libraries and plugins
 	setPrograms = 20
 )
 
-var setLibraries = []string{"liba", "libb", "libc"}
+var setLibraries = []string{"audio", "media", "video"}
+
+func library(name string) string { return "lib/lib" + name + ".so" }
 
 // theSet compiles and lays out the set, once.
 func (b *bench) theSet(ctx context.Context) (*set, error) {
@@ -69,10 +72,10 @@ func (b *bench) theSet(ctx context.Context) (*set, error) {
 func (b *bench) compileSet(ctx context.Context, src, dir string, version int) error {
 	define := fmt.Sprintf("-DVERSION=%d", version)
 	prog := []string{"cc", "-O1", define, "-o", filepath.Join(dir, setProgram), filepath.Join(src, "prog.c")}
-	for _, lib := range setLibraries {
-		out := filepath.Join(dir, "lib", lib+".so")
+	for _, name := range setLibraries {
+		out := filepath.Join(dir, library(name))
 		_, err := b.run(ctx, []string{
-			"cc", "-O1", "-fPIC", "-shared", define, "-DNAME=" + lib + "_version", "-Wl,-soname," + lib + ".so",
+			"cc", "-O1", "-fPIC", "-shared", define, "-DNAME=" + name + "_version", "-Wl,-soname," + filepath.Base(out),
 			"-o", out, filepath.Join(src, "lib.c"),
 		})
 		if err != nil {
@@ -86,7 +89,7 @@ func (b *bench) compileSet(ctx context.Context, src, dir string, version int) er
 
 // fillSet makes the other files, and sets times that tell the releases apart.
 func fillSet(dir string, version int) (names []string, err error) {
-	lib, err := os.ReadFile(filepath.Join(dir, "lib/liba.so"))
+	lib, err := os.ReadFile(filepath.Join(dir, library(setLibraries[0])))
 	if err != nil {
 		return nil, err
 	}
@@ -96,20 +99,24 @@ func fillSet(dir string, version int) (names []string, err error) {
 	}
 	names = []string{setProgram}
 	for _, l := range setLibraries {
-		names = append(names, "lib/"+l+".so")
+		names = append(names, library(l))
 	}
+	given := len(names)
 	random := rand.NewChaCha8([32]byte{byte(version)})
 	sizes := rand.New(rand.NewPCG(0, 0))
-	for i := len(names); i < setFiles; i++ {
+	for i := given; i < setFiles; i++ {
 		var name string
 		var data []byte
 		mode := os.FileMode(0o755)
 		switch {
-		case i < 4+setPlugins:
-			name = fmt.Sprintf("lib/plugins/p%02d.so", i)
-			// another soname that takes no more room
-			data = bytes.ReplaceAll(lib, []byte("liba.so\x00"), fmt.Appendf(nil, "p%02d.so\x00\x00", i))
-		case i < 4+setPlugins+setPrograms:
+		case i < given+setOthers:
+			if name = fmt.Sprintf("lib/lib%c%03d.so", 'b'+i%20, i); i%3 == 0 {
+				name = fmt.Sprintf("lib/plugins/pl%03d.so", i)
+			}
+			// another soname, that takes no more room
+			soname := fmt.Sprintf("x%07d.so", i)
+			data = bytes.ReplaceAll(lib, []byte(filepath.Base(library(setLibraries[0]))), []byte(soname))
+		case i < given+setOthers+setPrograms:
 			name, data = fmt.Sprintf("bin/tool-%d", i), prog
 		default:
 			name = fmt.Sprintf("share/%s/%d.dat", []string{"data", "doc"}[i%2], i)

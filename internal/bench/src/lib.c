@@ -1,2 +1,2 @@
-/* One library of the set: cc -DNAME=liba_version -DVERSION=1. */
+/* One library of the set: cc -DNAME=audio_version -DVERSION=1. */
 int NAME(void) { return VERSION; }
