@@ -22,6 +22,7 @@ var rooms = map[string][]string{
 	"internal/disk/disktest":    {"internal/disk", "internal/testneed"},
 	"internal/testneed":         {},
 	"internal/realtest":         {}, // tests alone
+	"internal/destroytest":      {}, // tests alone
 }
 
 // dependencies says which packages may import each module that is not ours.
