@@ -74,6 +74,10 @@ func diagnose(err error) diagnosis {
 		d.Status, d.Hint = statusBusy, "--wait 30s waits for it"
 	case errors.Is(err, deploy.ErrInstallPartly):
 		d.Status, d.Hint = statusUnfinished, "run it again: it is safe to repeat"
+	case errors.Is(err, deploy.ErrInstallMount):
+		d.Hint = "replace the file that is mounted there; mount its directory if it is to be replaced from here"
+	case errors.Is(err, deploy.ErrInstallImmutable):
+		d.Hint = "lsattr shows it; chattr -i -a takes it away"
 	case errors.Is(err, context.Canceled):
 		d.Status, d.Error = statusInterrupted, "interrupted, nothing has changed"
 	case errors.As(err, &refused):
