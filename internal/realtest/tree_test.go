@@ -86,6 +86,13 @@ func inode(t testing.TB, path string) uint64 {
 	return st.Ino
 }
 
+func mode(t testing.TB, path string) fs.FileMode {
+	t.Helper()
+	fi, err := os.Lstat(path)
+	must(t, err)
+	return fi.Mode().Perm()
+}
+
 // digests describes all that is below dir: type, mode, and text or digest, by
 // path. Symbolic links at the top are followed, because in an owned target
 // those are moult's, and skip names what is left out there.

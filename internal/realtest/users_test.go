@@ -164,3 +164,77 @@ func TestGenerationKept(t *testing.T) {
 		t.Errorf("got %+v, want 1 collected when it is pinned no longer", c)
 	}
 }
+
+// A retired generation that nobody uses is closed to others, so that an old
+// set-user-id program cannot be reached, and is open again when it is live.
+func TestGenerationClosed(t *testing.T) {
+	testneed.Root(t)
+	h := newHost(t)
+	releases := programs(t, h.dir, 3)
+	target := h.path("app")
+	for _, r := range releases[:2] {
+		h.ok("apply", r, target)
+	}
+	p := startHolder(t, exec.Command(target+"/bin/late", "asked"))
+	h.ok("apply", releases[2], target)
+	collectAll := func() {
+		t.Helper()
+		d, err := deploy.Open(target, deploy.Options{StateDir: h.path("state"), Grace: time.Nanosecond})
+		must(t, err)
+		defer d.Close()
+		_, err = d.GC(t.Context(), deploy.GCOptions{})
+		must(t, err)
+	}
+	wantMode := func(n int, want os.FileMode) {
+		t.Helper()
+		if got := mode(t, target+"/.moult/generations/"+itoa(n)); got != want {
+			t.Errorf("generation %d: got mode %04o, want %04o", n, got, want)
+		}
+	}
+	collectAll()
+	wantMode(1, 0o700)
+	wantMode(2, 0o755) // in use
+	wantMode(3, 0o755)
+	if got := p.ask("load"); got != "2" {
+		t.Errorf("plugin: got version %s, want 2", got)
+	}
+	p.end()
+	eventually(t, "generation 2 is closed", func() bool {
+		collectAll()
+		return mode(t, target+"/.moult/generations/2") == 0o700
+	})
+	h.ok("rollback", target, "1")
+	wantMode(1, 0o755)
+	cmd := exec.Command(target + "/bin/late")
+	cmd.SysProcAttr = anybody()
+	if got := finish(t, cmd); got.status != 0 {
+		t.Errorf("a program of the generation that came back: %v", got)
+	}
+}
+
+// In a shared target a file that a process maps, and that the new release does
+// not have, stays until the process has ended, and is removed by gc then.
+func TestRemovedLater(t *testing.T) {
+	testneed.Root(t)
+	h := newHost(t)
+	releases := programs(t, h.dir, 2)
+	target := h.path("app")
+	h.ok("apply", "--layout", "shared", releases[0], target)
+	p := startHolder(t, exec.Command(target+"/bin/late", "asked"))
+	var r deploy.Result
+	h.document(&r, 0, "apply", releases[1], target)
+	if len(r.Deferred) != 1 || r.Deferred[0] != "lib/libc.so.1.1" {
+		t.Errorf("deferred: got %v, want lib/libc.so.1.1", r.Deferred)
+	}
+	h.ok("gc", target)
+	wantVersion(t, target+"/lib/libc.so.1.1", 1)
+	p.end()
+	eventually(t, "the file is removed", func() bool {
+		h.ok("gc", target)
+		_, err := os.Lstat(target + "/lib/libc.so.1.1")
+		return os.IsNotExist(err)
+	})
+	h.ok("rollback", target)
+	wantVersion(t, target+"/lib/libc.so.1.1", 1)
+	h.ok("verify", target)
+}
