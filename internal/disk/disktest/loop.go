@@ -10,6 +10,7 @@ import (
 	"strings"
 	"sync/atomic"
 	"testing"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -106,11 +107,22 @@ func (l *Loop) Unmount(t testing.TB) {
 	unmount(t, l.Dir)
 }
 
+// unmount waits a little for what is busy: a loop device lets go of its image
+// only after whoever else looks at it (udev) has closed it. It does not insist: a
+// process that got a mount namespace of its own meanwhile has a copy of the
+// mount, and keeps what is below it busy for as long as it runs.
 func unmount(t testing.TB, dir string) {
 	t.Helper()
-	if err := unix.Unmount(dir, 0); err != nil {
+	err := unix.Unmount(dir, 0)
+	for deadline := time.Now().Add(time.Second); err == unix.EBUSY && time.Now().Before(deadline); {
+		time.Sleep(5 * time.Millisecond)
+		err = unix.Unmount(dir, 0)
+	}
+	if err == unix.EBUSY {
+		err = unix.Unmount(dir, unix.MNT_DETACH)
+	}
+	if err != nil {
 		t.Errorf("unmount %s: %v", dir, err)
-		unix.Unmount(dir, unix.MNT_DETACH)
 	}
 }
 
