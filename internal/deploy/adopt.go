@@ -31,9 +31,6 @@ func (p *plan) toAdopt() []string {
 // become: the books of it, and for each name the link that will be exchanged
 // with the real one.
 func (s *state) makeGenerationZero(adopt []string) error {
-	if exists(s.abs(genDir(0))) {
-		return nil // a commit that was refused has left it
-	}
 	fsys, dir := s.t.fs, s.file(stageDir(0))
 	books := dir + "/" + dotMoult
 	for _, d := range []string{dir, books} {

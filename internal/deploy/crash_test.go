@@ -30,8 +30,6 @@ type crashJob struct {
 	run    func(t *Target) error
 }
 
-func (j crashJob) target(base string) string { return filepath.Join(base, "app") }
-
 func applyDir(dir string, o ApplyOptions) func(*Target) error {
 	return func(t *Target) error {
 		rel, err := release.Open(context.Background(), dir, release.Options{})
@@ -206,7 +204,7 @@ func leftovers(dir string) error {
 			return err
 		}
 		name := d.Name()
-		if strings.HasPrefix(name, tempPrefix) || strings.HasPrefix(name, ".stage-") || strings.HasPrefix(name, ".trash-") || name == "journal" {
+		if strings.HasPrefix(name, tempPrefix) || strings.HasPrefix(name, ".stage-") || strings.HasPrefix(name, ".trash-") || strings.HasPrefix(name, ".forget-") || name == "journal" {
 			return fmt.Errorf("left behind: %s", path)
 		}
 		return nil
@@ -454,7 +452,7 @@ func TestMutants(t *testing.T) {
 			if err != nil {
 				return // the job itself noticed
 			}
-			result := disktest.Try(t, rec.States(disktest.Options{Max: 3000}), o.check)
+			result := disktest.Try(t, rec.States(disktest.Options{Max: 1000}), o.check)
 			if len(result.Bad) == 0 {
 				t.Errorf("not caught in %d states", result.States)
 			}

@@ -49,6 +49,9 @@ func (t *Target) locked(ctx context.Context, name string, do func(s *state, res 
 		return res, err
 	}
 	defer unlock()
+	if err := t.sweepForgotten(); err != nil {
+		return res, err
+	}
 	s, err := t.state(name)
 	if err != nil {
 		return res, err
@@ -128,7 +131,7 @@ func (s *state) summarise(n int, res *Result) error {
 
 // commitLocked is the one way in which a generation becomes live: check, run
 // the hook before, write the journal, do what it says, settle.
-func (s *state) commitLocked(ctx context.Context, n int, res *Result, how commitHow) error {
+func (s *state) commitLocked(ctx context.Context, n int, res *Result, how commitHow) (err error) {
 	m, err := s.manifest(n)
 	if err != nil {
 		return err
@@ -138,6 +141,12 @@ func (s *state) commitLocked(ctx context.Context, n int, res *Result, how commit
 		if err := s.makeGenerationZero(how.adopt); err != nil {
 			return fmt.Errorf("adopt: %w", err)
 		}
+		defer func() {
+			// A refusal leaves nothing of it; once decided, undo sees to that.
+			if live, err2 := s.live(); err != nil && !errors.Is(err, ErrUnfinished) && err2 == nil && live == noGeneration {
+				err = errors.Join(err, removeTree(s.t, s.file(genDir(0))))
+			}
+		}()
 	}
 	j := s.newJournal(how.job, res.From, n, m)
 	j.NoHooks, j.Ops, j.Defer = how.noHooks, how.ops, how.wait

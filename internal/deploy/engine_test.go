@@ -2,6 +2,7 @@ package deploy
 
 import (
 	"context"
+	"errors"
 	"os"
 	"path/filepath"
 	"strings"
@@ -198,7 +199,11 @@ func TestShared(t *testing.T) {
 	if len(v.Damage) > 0 {
 		t.Errorf("verify: got %+v", v)
 	}
-	_, err = target.Forget(context.Background(), ForgetOptions{})
+	var refused *RefusedError
+	if _, err = target.Forget(context.Background(), ForgetOptions{}); !errors.As(err, &refused) {
+		t.Errorf("forget: got %v, want a refusal: what was there before would be lost", err)
+	}
+	_, err = target.Forget(context.Background(), ForgetOptions{Force: true})
 	must(t, err)
 	want(t, dir, tree{"bin/tool": "tool 2", ".moult": gone})
 }

@@ -28,6 +28,9 @@ func (t *Target) Forget(ctx context.Context, o ForgetOptions) (Result, error) {
 	return t.locked(ctx, o.Name, func(s *state, res *Result) error {
 		res.Job = "forget"
 		if s.layout == Shared {
+			if err := s.checkDisplaced(); err != nil && !o.Force {
+				return err
+			}
 			return s.forgetShared()
 		}
 		return s.forgetOwned(ctx, o, res.From)
@@ -56,7 +59,7 @@ func (s *state) forgetOwned(ctx context.Context, o ForgetOptions, live int) erro
 		return err
 	}
 	if !o.Force {
-		if err := s.othersInUse(ctx, live); err != nil {
+		if err := errors.Join(s.othersInUse(ctx, live), s.checkForget(live)); err != nil {
 			return err
 		}
 	}
@@ -174,7 +177,7 @@ func (s *state) removeBooks() error {
 // forgetShared removes one product's books; its files stay where they are. The
 // last product takes .moult with it.
 func (s *state) forgetShared() error {
-	gone := dotMoult + "/.forget-" + s.name
+	gone := dotMoult + "/" + forgetPrefix + s.name
 	if err := s.t.fs.Rename(s.dir, gone); err != nil {
 		return err
 	}
@@ -184,26 +187,77 @@ func (s *state) forgetShared() error {
 	return s.t.sweepForgotten()
 }
 
-// sweepForgotten removes the books of products that were forgotten.
+// forgetPrefix begins the name of books that are on their way out.
+const forgetPrefix = ".forget-"
+
+// sweepForgotten goes on removing the books of products that were forgotten. The
+// last product takes .moult with it.
 func (t *Target) sweepForgotten() error {
 	entries, err := os.ReadDir(t.abs(dotMoult))
 	if err != nil {
 		return err
 	}
-	others := false
+	forgotten, others := false, false
 	for _, e := range entries {
-		switch {
-		case strings.HasPrefix(e.Name(), ".forget-"):
-			if err := removeTree(t, dotMoult+"/"+e.Name()); err != nil {
-				return err
-			}
-		case e.IsDir():
-			others = true
+		if !strings.HasPrefix(e.Name(), forgetPrefix) {
+			others = others || e.IsDir()
+			continue
+		}
+		forgotten = true
+		if err := removeTree(t, dotMoult+"/"+e.Name()); err != nil {
+			return err
 		}
 	}
-	if others {
+	switch {
+	case !forgotten:
+		return nil
+	case others:
 		return t.fs.SyncDir(dotMoult)
 	}
 	s := &state{t: t, layout: Shared, dir: dotMoult}
 	return s.removeBooks()
+}
+
+// checkDisplaced refuses to remove what was at the paths of the release before
+// moult.
+func (s *state) checkDisplaced() error {
+	displaced, err := s.readFound(0)
+	if err != nil || len(displaced) == 0 {
+		return err
+	}
+	path := sortedKeys(displaced)[0]
+	return refuse(path, fmt.Sprintf("what was there before moult is kept for a rollback to 0, and would go (%d in all)", len(displaced)), "roll back to 0, or --force")
+}
+
+// checkForget refuses to remove what is nobody's but the user's: what was there
+// before moult, and what others have put into generations.
+func (s *state) checkForget(live int) error {
+	ns, err := s.generations()
+	if err != nil {
+		return err
+	}
+	for _, n := range ns {
+		if n == live {
+			continue
+		}
+		info, err := s.info(n)
+		if err != nil {
+			return err
+		}
+		if info.Adopted {
+			return refuse("", fmt.Sprintf("generation %d holds what was in %s before moult, which would go", n, s.t.path), "roll back to it, or copy it away and --force")
+		}
+		m, err := s.manifest(n)
+		if err != nil {
+			return err
+		}
+		extra, err := s.extra(n, m)
+		if err != nil {
+			return err
+		}
+		if len(extra) > 0 {
+			return refuse(string(extra[0]), fmt.Sprintf("generation %d holds what no release has brought, which would go", n), "copy it away, then --force")
+		}
+	}
+	return nil
 }

@@ -124,7 +124,7 @@ type installer struct {
 	fs    disk.FS  // the same, for changes
 	dir   *os.File // the same, for looking
 	items []*installItem
-	temp  string // name of the temporary file, or of the one that stands for all
+	temp  string // name of the temporary file that stands for those of all items
 	lock  int    // descriptor that holds the lock on it; -1 is none
 
 	made   []installMade // directories that this run has made

@@ -37,7 +37,7 @@ func (in *installer) stage(ctx context.Context) error {
 		return about("create", todo[0].dest, err)
 	}
 	if len(todo) == 1 {
-		todo[0].file, todo[0].temp = main, in.temp
+		todo[0].file, todo[0].temp, in.temp = main, in.temp, "" // it stands for itself
 	} else if err := main.Close(); err != nil {
 		return onDest("close", todo[0], err)
 	}
@@ -135,7 +135,7 @@ func (in *installer) commit() error {
 		}
 	}
 	in.reportPlaced()
-	if in.temp != "" && len(in.items) > 1 {
+	if in.temp != "" {
 		in.fs.Remove(in.temp)
 	}
 	if in.o.NoSync || !in.result.Changed {

@@ -9,6 +9,7 @@ import (
 	"strconv"
 	"strings"
 
+	"moult.example/internal/disk"
 	"moult.example/internal/release"
 )
 
@@ -28,6 +29,12 @@ func (t *Target) Recover(ctx context.Context) ([]Recovered, error) {
 		return nil, err
 	}
 	defer unlock()
+	if err := t.sweepForgotten(); err != nil {
+		return nil, err
+	}
+	if !exists(t.abs(dotMoult)) {
+		return []Recovered{{Schema: 1, Target: Path(t.path), Finished: jobForget}}, nil
+	}
 	states, err := t.states()
 	if err != nil {
 		return nil, err
@@ -156,8 +163,14 @@ func (s *state) sweepUncommitted(r *Recovered) error {
 	if err != nil {
 		return err
 	}
+	live, err := s.live()
+	if err != nil {
+		return err
+	}
 	for _, n := range ns {
-		if info, err := s.info(n); err != nil || info.Waits || s.committed(n) {
+		// Generation 0 of an adoption that was never decided is links alone.
+		undecided := n == 0 && s.layout == Owned && live == noGeneration
+		if info, err := s.info(n); !undecided && (err != nil || info.Waits || s.committed(n)) {
 			continue
 		}
 		if err := s.removeGeneration(n); err != nil {
@@ -295,6 +308,10 @@ func (s *state) readyToCommit(n int, m *release.Manifest, j *journal) error {
 			adopt[i] = string(name)
 		}
 		if err := s.checkTopNames(m, adopt); err != nil {
+			return err
+		}
+		// One that was retired is closed to all but its owner.
+		if err := s.t.fs.SetMeta(s.file(genDir(n)), disk.Meta{UID: -1, GID: -1, Mode: 0o755}); err != nil {
 			return err
 		}
 		if err := s.linkBack(s.file(genDir(n)), m, adopt); err != nil {

@@ -96,7 +96,7 @@ func (t *Target) names() ([]string, error) {
 	}
 	var names []string
 	for _, d := range dirs {
-		if d.IsDir() && exists(t.abs(dotMoult+"/"+d.Name()+"/generations")) {
+		if d.IsDir() && d.Name()[0] != '.' && exists(t.abs(dotMoult+"/"+d.Name()+"/generations")) {
 			names = append(names, d.Name())
 		}
 	}

@@ -1,6 +1,8 @@
 package disk
 
 import (
+	"cmp"
+
 	"golang.org/x/sys/unix"
 )
 
@@ -114,10 +116,18 @@ func (r *Root) Place(oldname, newname string) error {
 		}
 		// No RENAME_NOREPLACE here (NFS, some FUSE): for a file link(2) refuses
 		// an existing name just as well.
-		if err := unix.Linkat(dirA, a, dirB, b, 0); err != nil {
+		switch err := unix.Linkat(dirA, a, dirB, b, 0); err {
+		case nil:
+			return unix.Unlinkat(dirA, a, 0)
+		case unix.EPERM: // a directory
+		default:
 			return err
 		}
-		return unix.Unlinkat(dirA, a, 0)
+		var st unix.Stat_t
+		if err := unix.Fstatat(dirB, b, &st, unix.AT_SYMLINK_NOFOLLOW); err != unix.ENOENT {
+			return cmp.Or(err, error(unix.EEXIST))
+		}
+		return unix.Renameat(dirA, a, dirB, b)
 	})
 	r.forgetBoth(oldname, newname)
 	return err
@@ -136,8 +146,7 @@ func (r *Root) Exchange(a, b string) error {
 	return err
 }
 
-// forgetBoth drops what is held below two names. A name without an entry costs
-// one look-up a held directory, which is little beside the rename.
+// forgetBoth drops what is held at or below two names.
 func (r *Root) forgetBoth(a, b string) {
 	r.forget(a)
 	r.forget(b)

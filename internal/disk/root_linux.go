@@ -19,8 +19,9 @@ type Root struct {
 	// Descriptors of directories below the root, so that renaming back to back
 	// costs one system call a name. A directory that is renamed or removed is
 	// forgotten with all that lies below it.
-	mu   sync.Mutex
-	dirs map[string]*dirHandle
+	mu    sync.Mutex
+	dirs  map[string]*dirHandle
+	above map[string]int // how many of dirs are at or below a name
 }
 
 type dirHandle struct {
@@ -42,7 +43,7 @@ func Open(path string) (*Root, error) {
 	if err != nil {
 		return nil, &fs.PathError{Op: "open", Path: path, Err: err}
 	}
-	return &Root{path: path, fd: fd, dirs: map[string]*dirHandle{}}, nil
+	return &Root{path: path, fd: fd, dirs: map[string]*dirHandle{}, above: map[string]int{}}, nil
 }
 
 // Close gives up the root. Files that were created through it stay usable.
@@ -128,7 +129,22 @@ func (r *Root) dir(name string) (*dirHandle, error) {
 	}
 	h := &dirHandle{fd: fd, users: 1}
 	r.dirs[name] = h
+	r.count(name, 1)
 	return h, nil
+}
+
+// count adds n to the counts of a directory and of all that it lies below.
+func (r *Root) count(dir string, n int) {
+	for {
+		if r.above[dir] += n; r.above[dir] == 0 {
+			delete(r.above, dir)
+		}
+		i := strings.LastIndexByte(dir, '/')
+		if i < 0 {
+			return
+		}
+		dir = dir[:i]
+	}
 }
 
 func (r *Root) release(h *dirHandle) {
@@ -144,8 +160,8 @@ func (r *Root) release(h *dirHandle) {
 func (r *Root) forget(name string) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if len(r.dirs) == 0 {
-		return
+	if r.above[name] == 0 {
+		return // a file, mostly
 	}
 	for dir, h := range r.dirs {
 		if dir == name || (len(dir) > len(name) && dir[len(name)] == '/' && dir[:len(name)] == name) {
@@ -162,6 +178,7 @@ func (r *Root) forgetAll() {
 
 func (r *Root) drop(dir string, h *dirHandle) {
 	delete(r.dirs, dir)
+	r.count(dir, -1)
 	h.stale = true
 	if h.users == 0 {
 		unix.Close(h.fd)
