@@ -99,9 +99,9 @@ func (w *watch) count(s *seen, events []byte) {
 // the last. It has a thread of its own, bound to a processor that the watched
 // program does not use.
 //
-// What it says is never less than the truth: it counts from the end of the last
-// look that still saw the old inode of the first name to the end of the look
-// that saw the new one of the last. On a quiet machine a look takes a
+// What it says is never less than the truth: it counts from the beginning of the
+// last look that still saw the old inode of the first name to the end of the
+// look that saw the new one of the last. On a quiet machine a look takes a
 // microsecond.
 type gaze struct {
 	stop chan struct{}
@@ -110,6 +110,7 @@ type gaze struct {
 
 func newGaze(cpu int, first, last string) (*gaze, error) {
 	g := &gaze{make(chan struct{}), make(chan time.Duration, 1)}
+	began := time.Now()
 	a, err := newGlance(first)
 	if err != nil {
 		return nil, err
@@ -119,7 +120,6 @@ func newGaze(cpu int, first, last string) (*gaze, error) {
 		a.close()
 		return nil, err
 	}
-	ready := make(chan struct{})
 	go func() {
 		defer a.close()
 		defer b.close()
@@ -129,31 +129,38 @@ func newGaze(cpu int, first, last string) (*gaze, error) {
 		// without these it is less exact, that is all
 		_ = unix.SchedSetaffinity(0, &one)
 		_ = unix.Setpriority(unix.PRIO_PROCESS, 0, -20)
-		close(ready)
-		g.long <- g.look(a, b)
+		g.long <- g.look(a, b, began)
 	}()
-	<-ready
 	return g, nil
 }
 
-func (g *gaze) look(a, b *glance) time.Duration {
-	before := time.Now()
-	for !a.changed() {
-		before = time.Now()
-		select {
-		case <-g.stop:
+// look is given when the first look began that saw the old inode.
+func (g *gaze) look(a, b *glance, old time.Time) time.Duration {
+	for {
+		now := time.Now()
+		if a.changed() {
+			break
+		}
+		old = now
+		if g.stopped() {
 			return 0
-		default:
 		}
 	}
 	for !b.changed() {
-		select {
-		case <-g.stop:
+		if g.stopped() {
 			return 0
-		default:
 		}
 	}
-	return time.Since(before)
+	return time.Since(old)
+}
+
+func (g *gaze) stopped() bool {
+	select {
+	case <-g.stop:
+		return true
+	default:
+		return false
+	}
 }
 
 // end stops looking and returns how long it was from the first to the last.
