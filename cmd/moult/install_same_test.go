@@ -182,8 +182,14 @@ func randomInstall(rng *rand.Rand) []string {
 			flags = append(flags, f...)
 		}
 	}
-	mode := pick("644", "0755", "4755", "02711", "00750", "u=rwx,go=rx", "a+rX", "u+rw,g=u,o=g-w", "+x", "=rw", "u=rwX,go=X",
-		"g+s", "u=,+r", "=755", "1777", "g-s", "7", "a=rx,u+w", "go=u-w", "8", "u=rwx,", "ugo+rwxst", "600")
+	modes := []string{
+		"0755", "4755", "02711", "00750", "u=rwx,go=rx", "u=rwX,go=X", "8", "u=rwx,", "=755", "1777",
+		"644", "a+rX", "u+rw,g=u,o=g-w", "+x", "=rw", "g+s", "u=,+r", "g-s", "7", "a=rx,u+w", "go=u-w", "ugo+rwxst", "600",
+	}
+	if os.Geteuid() != 0 {
+		modes = modes[:10] // with the others it could not be read or entered
+	}
+	mode := pick(modes...)
 	switch rng.IntN(5) {
 	case 0:
 		flags = append(flags, "-m", mode)
