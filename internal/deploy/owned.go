@@ -33,13 +33,22 @@ func (s *state) finishOwned(j *journal) (conflicts []Path, switched bool, err er
 	if err != nil {
 		return nil, false, err
 	}
+	if !j.fresh {
+		// Another process, which was killed, may have made them and not synced.
+		if err := s.t.fs.SyncDir("."); err != nil {
+			return nil, false, err
+		}
+	}
 	if err := s.point(j.Generation); err != nil {
 		return nil, false, err
 	}
 	if err := s.t.fs.SyncDir(s.dir); err != nil {
 		return conflicts, true, err
 	}
-	return conflicts, true, s.dropLinks(m)
+	if err := s.dropLinks(m); err != nil || j.fresh {
+		return conflicts, true, err
+	}
+	return conflicts, true, s.t.fs.SyncDir(".")
 }
 
 // point makes a generation the live one, in one rename.

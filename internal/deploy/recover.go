@@ -101,6 +101,11 @@ func (s *state) recoverLocked() (*Recovered, error) {
 
 // redo finishes a decided commit.
 func (s *state) redo(j *journal, r *Recovered) error {
+	// Who wrote the journal may have been killed before its name was durable.
+	// It must not vanish in a power cut after what it says is half done again.
+	if err := s.t.fs.SyncDir(s.dir); err != nil {
+		return err
+	}
 	done, err := s.finish(j)
 	if err != nil {
 		return fmt.Errorf("%w: %w", ErrUnfinished, err)

@@ -69,8 +69,8 @@ func (f *file) CopyFrom(src *os.File, size int64) error {
 		if err == unix.ENXIO {
 			break // a hole up to the end
 		}
-		if err != nil {
-			data = off // cannot tell (procfs, some FUSE): all data
+		if err != nil || data < off {
+			data, err = off, unix.EINVAL // cannot tell (procfs, /dev/zero, some FUSE): all data
 		}
 		hole := size
 		if err == nil {

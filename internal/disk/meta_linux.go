@@ -13,7 +13,7 @@ const (
 	capability = "security.capability"
 )
 
-// setMetaFd sets owner, ACL, mode, attributes, capabilities and times, in this
+// setMetaFd sets owner, ACL, attributes, mode, capabilities and times, in this
 // order: chown clears set-id bits and capabilities, even for the same owner;
 // an ACL that was inherited would turn group bits into its mask, so it goes (or
 // is replaced) before the mode is set; a capability is last, when the file
@@ -27,16 +27,17 @@ func setMetaFd(fd int, m Meta) error {
 	if err := setACLs(fd, m); err != nil {
 		return err
 	}
-	if !m.KeepMode {
-		if err := unix.Fchmod(fd, m.Mode); err != nil {
-			return err
-		}
-	}
 	for name, value := range m.Xattrs {
 		if name == capability || name == aclAccess || name == aclDefault {
 			continue
 		}
 		if err := unix.Fsetxattr(fd, name, []byte(value), 0); err != nil {
+			return err
+		}
+	}
+	// Only now: who is not root may set user.* on what it may write to.
+	if !m.KeepMode {
+		if err := unix.Fchmod(fd, m.Mode); err != nil {
 			return err
 		}
 	}

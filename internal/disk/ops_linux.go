@@ -53,11 +53,18 @@ func (r *Root) Create(name string) (File, error) {
 // Append implements [FS].
 func (r *Root) Append(name string, data []byte) error {
 	return r.at("append", name, func(dir int, base string) error {
-		fd, err := open(dir, base, unix.O_WRONLY|unix.O_CREAT|unix.O_APPEND|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0o644)
+		fd, err := open(dir, base, unix.O_WRONLY|unix.O_CREAT|unix.O_APPEND|unix.O_NOFOLLOW|unix.O_NONBLOCK|unix.O_CLOEXEC, 0o644)
 		if err != nil {
 			return err
 		}
 		defer unix.Close(fd)
+		var st unix.Stat_t
+		if err := unix.Fstat(fd, &st); err != nil {
+			return err
+		}
+		if st.Mode&unix.S_IFMT != unix.S_IFREG {
+			return unix.EINVAL // a FIFO would make us wait for a reader
+		}
 		for len(data) > 0 {
 			n, err := unix.Write(fd, data)
 			if err != nil && err != unix.EINTR {
