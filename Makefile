@@ -52,13 +52,13 @@ check: build cross vet staticcheck fuzz-short unit
 
 vet:
 	$(GO) vet ./...
-	$(GO) vet -tags faults ./cmd/moult
+	$(GO) vet -tags faults,man ./cmd/moult
 
 staticcheck:
 	$(GO) tool staticcheck ./...
 
 unit:
-	$(GO) test -race -shuffle=on -timeout 12m ./...
+	$(GO) test -race -shuffle=on -tags man -timeout 12m ./...
 
 fuzz-short:
 	scripts/fuzz 3s
@@ -69,10 +69,10 @@ fuzz:
 bench: build
 	$(GO) run ./internal/bench -moult "$(CURDIR)/moult"
 
-man: build
+man:
 	rm -rf out/man
 	mkdir -p out/man
-	./moult man out/man
+	$(GO) run -tags man ./cmd/moult man out/man
 
 completion: build
 	mkdir -p out/completion

@@ -102,7 +102,8 @@ or its new one; when moult reports success, the release is on the disk.`,
 	add(groupReplace, newInstallCommand(a), newApplyCommand(a), newStageCommand(a), newCommitCommand(a), newRollbackCommand(a), newRecoverCommand(a), newPackCommand(a))
 	add(groupLook, newStatusCommand(a), newHistoryCommand(a), newVerifyCommand(a), newDiffCommand(a), newTargetsCommand(a))
 	add(groupMaintain, newGCCommand(a), newPinCommand(a), newForgetCommand(a))
-	add(groupLearn, newLabCommand(a), newVersionCommand(a), newCompletionCommand(a), newManCommand(a))
+	add(groupLearn, newLabCommand(a), newVersionCommand(a), newCompletionCommand(a))
+	add(groupLearn, manCommands(a)...)
 	root.SetHelpCommand(newHelpCommand())
 	root.SetHelpCommandGroupID(groupLearn)
 	return root

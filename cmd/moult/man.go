@@ -1,3 +1,5 @@
+//go:build man
+
 package main
 
 import (
@@ -11,6 +13,10 @@ import (
 
 	"moult.example/internal/disk"
 )
+
+// manCommands is the command that make man runs. What it needs would cost every
+// start of moult a millisecond, so it is only there with the build tag man.
+func manCommands(a *app) []*cobra.Command { return []*cobra.Command{newManCommand(a)} }
 
 // newManCommand is for make man and for packagers; people use help.
 func newManCommand(a *app) *cobra.Command {

@@ -23,26 +23,12 @@ type RollbackOptions struct {
 // still run that generation's files are no longer stale: they are the same
 // inodes.
 func (t *Target) Rollback(ctx context.Context, o RollbackOptions) (Result, error) {
+	if o.DryRun {
+		return t.tryRollback(ctx, o)
+	}
 	return t.locked(ctx, o.Name, func(s *state, res *Result) error {
-		res.Job = "rollback"
-		n, err := s.rollbackTo(o.Generation, res.From)
-		if err != nil {
-			return err
-		}
-		if err := s.summarise(n, res); err != nil {
-			return err
-		}
-		if n == res.From {
-			res.Unchanged = true
-			return nil
-		}
-		how := commitHow{job: jobRollback, noHooks: o.NoHooks}
-		if s.layout == Owned {
-			err = s.readyOwned(ctx, n, res, o.DryRun)
-		} else {
-			err = s.readyShared(ctx, n, res, &how, o.DryRun)
-		}
-		if err != nil || o.DryRun {
+		n, how, err := s.prepareRollback(ctx, o, res)
+		if err != nil || res.Unchanged {
 			return err
 		}
 		if err := s.commitLocked(ctx, n, res, how); errors.Is(err, ErrUnfinished) {
@@ -55,6 +41,46 @@ func (t *Target) Rollback(ctx context.Context, o RollbackOptions) (Result, error
 		}
 		return nil
 	})
+}
+
+// prepareRollback finds the generation to go back to and sees that it can be
+// done; but for a dry run it lays out what the commit needs.
+func (s *state) prepareRollback(ctx context.Context, o RollbackOptions, res *Result) (n int, how commitHow, err error) {
+	res.Job = "rollback"
+	if n, err = s.rollbackTo(o.Generation, res.From); err != nil {
+		return n, how, err
+	}
+	if err := s.summarise(n, res); err != nil {
+		return n, how, err
+	}
+	if n == res.From {
+		res.Unchanged = true
+		return n, how, nil
+	}
+	how = commitHow{job: jobRollback, noHooks: o.NoHooks}
+	if s.layout == Owned {
+		return n, how, s.readyOwned(ctx, n, res, o.DryRun)
+	}
+	return n, how, s.readyShared(ctx, n, res, &how, o.DryRun)
+}
+
+// tryRollback is a dry run: it takes no lock and writes nothing, so it cannot
+// recover first either.
+func (t *Target) tryRollback(ctx context.Context, o RollbackOptions) (res Result, err error) {
+	s, err := t.state(o.Name)
+	if err != nil {
+		return res, err
+	}
+	res = Result{Schema: 1, Target: Path(t.path), Layout: s.layout, Name: s.name}
+	if res.From, err = s.live(); err != nil {
+		return res, err
+	}
+	n, _, err := s.prepareRollback(ctx, o, &res)
+	res.Generation = n
+	if err == nil && s.cutShort() {
+		err = fmt.Errorf("%s: %w", t.path, ErrCutShort)
+	}
+	return res, err
 }
 
 // rollbackTo finds the generation to go back to.

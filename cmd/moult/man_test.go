@@ -1,0 +1,41 @@
+//go:build man
+
+package main
+
+import (
+	"bytes"
+	"os"
+	"path/filepath"
+	"testing"
+)
+
+// TestManPages wants a page for each command, with its exit statuses.
+func TestManPages(t *testing.T) {
+	t.Setenv("SOURCE_DATE_EPOCH", "1750000000")
+	dir := t.TempDir()
+	for range 2 { // the second time over the first
+		if status, _, stderr := runMoult("man", dir); status != 0 {
+			t.Fatalf("moult man: status %d, %s", status, stderr)
+		}
+	}
+	for _, name := range commands() {
+		file := "moult.1"
+		if name != "" {
+			file = "moult-" + name + ".1"
+		}
+		page, err := os.ReadFile(filepath.Join(dir, file))
+		if err != nil {
+			t.Error(err)
+			continue
+		}
+		for _, part := range []string{".SH NAME", ".SH EXIT STATUS", "interrupted; nothing changed", ".SH EXAMPLE"} {
+			if !bytes.Contains(page, []byte(part)) {
+				t.Errorf("%s has no %q", file, part)
+			}
+		}
+	}
+	files, _ := filepath.Glob(dir + "/.*.new")
+	if len(files) > 0 {
+		t.Errorf("left behind: %v", files)
+	}
+}
