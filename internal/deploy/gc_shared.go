@@ -103,7 +103,8 @@ func (s *state) dropObjects(c *Collection) error {
 		for i := range m.Entries {
 			e := &m.Entries[i]
 			if uid, gid, err := who.of(e); err == nil {
-				wanted[s.keepName(e.Path, ptr(fixOwners(*e, uid, gid)))] = true
+				at, _ := s.t.resolvePath(e.Path)
+				wanted[s.keepName(at, ptr(fixOwners(*e, uid, gid)))] = true
 			}
 		}
 	}

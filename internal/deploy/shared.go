@@ -148,6 +148,9 @@ func (s *state) setMeta(path Path, want *entry) error {
 
 // rmdir removes a directory of ours unless others have put something into it.
 func (s *state) rmdir(o *op) error {
+	if found, _, err := lstat(s.t.abs(string(o.Path))); err != nil || found.Type != release.Dir {
+		return nil // gone, or a link that somebody has put there
+	}
 	err := s.t.fs.Remove(string(o.Path))
 	if errors.Is(err, unix.ENOTEMPTY) || errors.Is(err, unix.EEXIST) || errors.Is(err, fs.ErrNotExist) ||
 		errors.Is(err, unix.ENOTDIR) || errors.Is(err, unix.EBUSY) {

@@ -51,10 +51,11 @@ type back struct {
 	ops      []op
 	problems []Problem
 	kept     []Path
+	planned  map[string]bool // paths in the target that an entry of m has settled
 }
 
 func (s *state) planBack(n, live int) (*back, error) {
-	b := &back{s: s, n: n, live: live}
+	b := &back{s: s, n: n, live: live, planned: map[string]bool{}}
 	var err error
 	if b.m, err = s.manifest(n); err != nil {
 		return nil, err
@@ -79,7 +80,7 @@ func (s *state) planBack(n, live int) (*back, error) {
 		}
 	}
 	for _, path := range sortedKeys(b.found) {
-		if b.m.Find(path) == nil {
+		if !b.planned[path] {
 			if err := b.restore(path, b.found[path]); err != nil {
 				return nil, err
 			}
@@ -107,9 +108,9 @@ func (b *back) foreign() error {
 		if err != nil {
 			return err
 		}
+		own := b.s.t.places(m)
 		for path, f := range later {
-			_, have := b.found[path]
-			if !have && b.m.Find(path) == nil && m.Find(path) == nil {
+			if _, have := b.found[path]; !have && !own[path] {
 				b.found[path] = f
 			}
 		}
@@ -119,15 +120,12 @@ func (b *back) foreign() error {
 
 // want plans one entry of the generation.
 func (b *back) want(e *release.Entry) error {
-	at := e.Path
-	if dir := parentOf(e.Path); dir != "." && exists(b.s.t.abs(dir)) {
-		real, why := b.s.t.realDir(dir)
-		if why != "" {
-			b.problems = append(b.problems, Problem{Path(dir), why, ""})
-			return nil
-		}
-		at = join(real, e.Path[len(dir)+1:])
+	at, why := b.s.t.resolvePath(e.Path)
+	if why != "" {
+		b.problems = append(b.problems, Problem{Path(parentOf(e.Path)), why, ""})
+		return nil
 	}
+	b.planned[at] = true
 	uid, gid, err := b.who.of(e)
 	if err != nil {
 		b.problems = append(b.problems, Problem{Path(e.Path), err.Error(), ""})

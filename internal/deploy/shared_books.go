@@ -6,7 +6,9 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"path/filepath"
 	"slices"
+	"strings"
 
 	"golang.org/x/sys/unix"
 
@@ -152,13 +154,20 @@ func (s *state) splitMapped(ctx context.Context, all []op) (ops, wait []op, err 
 		}
 	}
 	for i, o := range all {
-		if mapped[i] {
+		if mapped[i] && !s.forLoader(o.Path) {
 			wait = append(wait, o)
 		} else {
 			ops = append(ops, o)
 		}
 	}
 	return ops, wait, nil
+}
+
+// forLoader says that ldconfig(8) would find a library under this name. It
+// links each soname to the highest version in the directory: one that had to be
+// removed and stays would undo a rollback. Who maps it keeps it all the same.
+func (s *state) forLoader(path Path) bool {
+	return strings.Contains(filepath.Base(string(path)), ".so") && len(loaderDirs([]string{s.t.abs(parentOf(string(path)))})) > 0
 }
 
 // checkPlanned looks a last time at each path of a journal, and remembers what

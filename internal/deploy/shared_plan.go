@@ -98,6 +98,47 @@ func (t *Target) follow(name string) (at, why string) {
 	return at, ""
 }
 
+// resolvePath finds where a path of a release is in the target: its directory
+// may be, or lie behind, a symbolic link of the administrator's.
+func (t *Target) resolvePath(path string) (at, why string) {
+	dir := parentOf(path)
+	if dir == "." || !exists(t.abs(dir)) {
+		return path, ""
+	}
+	real, err := filepath.EvalSymlinks(t.abs(dir))
+	if err == nil && real == t.abs(dir) {
+		return path, ""
+	}
+	if dir, why = t.follow(dir); why != "" {
+		return "", why
+	}
+	return join(dir, filepath.Base(path)), ""
+}
+
+// places are where the files and links of a release are in the target.
+func (t *Target) places(m *release.Manifest) map[string]bool {
+	dirs := map[string]string{} // directory of the release → in the target, "" for none
+	at := map[string]bool{}
+	for i := range m.Entries {
+		e := &m.Entries[i]
+		if e.Type == release.Dir {
+			continue
+		}
+		dir := parentOf(e.Path)
+		real, known := dirs[dir]
+		if !known {
+			if path, why := t.resolvePath(e.Path); why == "" {
+				real = parentOf(path)
+			}
+			dirs[dir] = real
+		}
+		if real != "" {
+			at[join(real, filepath.Base(e.Path))] = true
+		}
+	}
+	return at
+}
+
 // otherProducts maps what other products of the target have placed to their
 // names.
 func (p *plan) otherProducts() (map[string]string, error) {
@@ -125,10 +166,8 @@ func (p *plan) otherProducts() (map[string]string, error) {
 		if err != nil {
 			return nil, err
 		}
-		for i := range m.Entries {
-			if e := &m.Entries[i]; e.Type != release.Dir {
-				taken[e.Path] = name
-			}
+		for at := range p.s.t.places(m) {
+			taken[at] = name
 		}
 	}
 	return taken, nil
@@ -136,6 +175,10 @@ func (p *plan) otherProducts() (map[string]string, error) {
 
 // comparePath decides for one file or symbolic link.
 func (p *plan) comparePath(st *step, others map[string]string) error {
+	if name := others[st.is]; name != "" {
+		p.problem(st.is, "belongs to "+name+", which has placed it in this target", "")
+		return nil
+	}
 	found, err := find(p.s.t.abs(st.is), st.is, p.cache)
 	if errors.Is(err, fs.ErrNotExist) {
 		return p.compareMissing(st)
@@ -149,9 +192,6 @@ func (p *plan) comparePath(st *step, others map[string]string) error {
 		was = p.liveM.Find(st.e.Path)
 	}
 	switch {
-	case others[st.e.Path] != "":
-		p.problem(st.is, "belongs to "+others[st.e.Path]+", which has placed it in this target", "")
-		return nil
 	case found.Type == release.Dir:
 		p.problem(st.is, "is a file in the release and a directory on the target", "moult does not turn one into the other in a shared target: move it away first")
 		return nil

@@ -171,13 +171,14 @@ func (b *stager) makeTemp(w *work) error {
 func (b *stager) removals() []op {
 	var ops, dirs []op
 	for _, e := range slices.Backward(b.removed) {
-		at := e.Path
-		if dir := parentOf(e.Path); dir != "." {
-			if real, why := b.s.t.realDir(dir); why == "" {
-				at = join(real, filepath.Base(e.Path))
-			}
+		at, why := b.s.t.resolvePath(e.Path)
+		if why != "" {
+			continue // its directory is another thing by now
 		}
 		if e.Type == release.Dir {
+			if found, _, err := lstat(b.s.t.abs(at)); err != nil || found.Type != release.Dir {
+				continue // the administrator's link to a directory stays
+			}
 			dirs = append(dirs, op{Kind: "rmdir", Path: Path(at)})
 			continue
 		}
@@ -191,16 +192,6 @@ func (b *stager) removals() []op {
 		ops = append(ops, op{Kind: "remove", Path: Path(at), Old: toJSON(&found), Keep: Path(b.s.keepName(at, &found))})
 	}
 	return append(ops, dirs...)
-}
-
-// realDir follows the administrator's links in a directory's name.
-func (t *Target) realDir(dir string) (at, why string) {
-	if found, _, err := lstat(t.abs(dir)); err == nil && found.Type == release.Dir {
-		if real, err := filepath.EvalSymlinks(t.abs(dir)); err == nil && real == t.abs(dir) {
-			return dir, ""
-		}
-	}
-	return t.follow(dir)
 }
 
 // readStaging is what a stage has laid out; nil if it never came to that.
