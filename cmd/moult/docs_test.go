@@ -154,7 +154,10 @@ func (s docSection) try(t *testing.T) {
 	script.WriteString("exit 0\n")
 	sh := exec.Command("bash", "-c", script.String())
 	sh.Dir = filepath.Join(base, "work")
-	sh.Env = append(os.Environ(), "MOULT_STATE_DIR="+base+"/state", "SUDO_USER=ann", "TZ=UTC", "LC_ALL=C.UTF-8", "TERM=dumb", "MAKEFLAGS=")
+	// With the race detector a program sleeps a second before it ends, unless
+	// GORACE says otherwise.
+	sh.Env = append(os.Environ(), "MOULT_STATE_DIR="+base+"/state", "SUDO_USER=ann", "TZ=UTC", "LC_ALL=C.UTF-8", "TERM=dumb",
+		"MAKEFLAGS=", "GORACE=atexit_sleep_ms=0")
 	sh.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 	sh.WaitDelay = time.Second
 	if err := sh.Start(); err != nil {
