@@ -49,9 +49,58 @@ const (
 	groupLearn    = "learn"
 )
 
-// newRootCommand is the tree of all commands. Help, completion and the man pages
-// are made from it.
-func newRootCommand(a *app) *cobra.Command {
+// command is one line of the command table.
+type command struct {
+	name  string
+	group string
+	build func(*app) *cobra.Command
+}
+
+func (c command) make(a *app, group string) *cobra.Command {
+	cmd := c.build(a)
+	cmd.GroupID = group
+	cmd.DisableFlagsInUseLine = true
+	return cmd
+}
+
+// commandTable is every command, by its group in the order of the help.
+func commandTable() []command {
+	return append([]command{
+		{"install", groupReplace, newInstallCommand},
+		{"apply", groupReplace, newApplyCommand},
+		{"stage", groupReplace, newStageCommand},
+		{"commit", groupReplace, newCommitCommand},
+		{"rollback", groupReplace, newRollbackCommand},
+		{"recover", groupReplace, newRecoverCommand},
+		{"pack", groupReplace, newPackCommand},
+		{"status", groupLook, newStatusCommand},
+		{"history", groupLook, newHistoryCommand},
+		{"verify", groupLook, newVerifyCommand},
+		{"diff", groupLook, newDiffCommand},
+		{"targets", groupLook, newTargetsCommand},
+		{"gc", groupMaintain, newGCCommand},
+		{"pin", groupMaintain, newPinCommand},
+		{"forget", groupMaintain, newForgetCommand},
+		{"lab", groupLearn, newLabCommand},
+		{"version", groupLearn, newVersionCommand},
+		{"completion", groupLearn, newCompletionCommand},
+	}, manCommands()...)
+}
+
+// named is the command that a command line begins with, "" if it does not begin
+// with the name of one.
+func named(args []string) string {
+	for _, c := range commandTable() {
+		if len(args) > 0 && args[0] == c.name {
+			return c.name
+		}
+	}
+	return ""
+}
+
+// newRootCommand is the tree of all commands, or, to start sooner, of only one.
+// Help, completion and the man pages are made from it.
+func newRootCommand(a *app, only string) *cobra.Command {
 	root := &cobra.Command{
 		Use:   "moult",
 		Short: "replace executables and shared libraries while they run",
@@ -92,18 +141,11 @@ or its new one; when moult reports success, the release is on the disk.`,
 		&cobra.Group{ID: groupMaintain, Title: "Maintain"},
 		&cobra.Group{ID: groupLearn, Title: "Learn"},
 	)
-	add := func(group string, commands ...*cobra.Command) {
-		for _, c := range commands {
-			c.GroupID = group
-			c.DisableFlagsInUseLine = true
-			root.AddCommand(c)
+	for _, c := range commandTable() {
+		if only == "" || c.name == only {
+			root.AddCommand(c.make(a, c.group))
 		}
 	}
-	add(groupReplace, newInstallCommand(a), newApplyCommand(a), newStageCommand(a), newCommitCommand(a), newRollbackCommand(a), newRecoverCommand(a), newPackCommand(a))
-	add(groupLook, newStatusCommand(a), newHistoryCommand(a), newVerifyCommand(a), newDiffCommand(a), newTargetsCommand(a))
-	add(groupMaintain, newGCCommand(a), newPinCommand(a), newForgetCommand(a))
-	add(groupLearn, newLabCommand(a), newVersionCommand(a), newCompletionCommand(a))
-	add(groupLearn, manCommands(a)...)
 	root.SetHelpCommand(newHelpCommand())
 	root.SetHelpCommandGroupID(groupLearn)
 	return root

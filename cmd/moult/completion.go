@@ -21,7 +21,7 @@ targets. Packages put it where the shell looks; by hand, load it as below.`,
 		ValidArgs:   shells,
 		Args:        operands("SHELL"),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			root := cmd.Root()
+			root := newRootCommand(a, "") // cmd's own may have no other command
 			switch args[0] {
 			case "bash":
 				return root.GenBashCompletionV2(a.stdout, true)

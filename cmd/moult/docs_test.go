@@ -264,7 +264,7 @@ var (
 
 // Commands and flags that the documents name are there.
 func TestDocsNames(t *testing.T) {
-	root := newRootCommand(newApp(nil, nil, nil, nil))
+	root := newRootCommand(newApp(nil, nil, nil, nil), "")
 	root.InitDefaultHelpCmd()
 	for _, name := range documents(t) {
 		text, err := os.ReadFile(name)

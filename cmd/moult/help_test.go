@@ -22,7 +22,7 @@ func runMoult(args ...string) (status int, stdout, stderr string) {
 // commands are the names of all commands that people see, "" for moult itself.
 func commands() []string {
 	names := []string{""}
-	for _, c := range newRootCommand(newApp(nil, nil, nil, nil)).Commands() {
+	for _, c := range newRootCommand(newApp(nil, nil, nil, nil), "").Commands() {
 		if c.IsAvailableCommand() {
 			names = append(names, c.Name())
 		}

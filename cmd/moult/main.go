@@ -33,7 +33,7 @@ func (a *app) run(args []string) int {
 	ctx, stop := signal.NotifyContext(context.Background(), stopSignals()...)
 	defer stop()
 	a.args = args
-	root := newRootCommand(a)
+	root := newRootCommand(a, named(args))
 	root.SetArgs(args)
 	cmd, err := root.ExecuteContextC(ctx)
 	a.progress.finish()

@@ -16,7 +16,7 @@ import (
 
 // manCommands is the command that make man runs. What it needs would cost every
 // start of moult a millisecond, so it is only there with the build tag man.
-func manCommands(a *app) []*cobra.Command { return []*cobra.Command{newManCommand(a)} }
+func manCommands() []command { return []command{{"man", groupLearn, newManCommand}} }
 
 // newManCommand is for make man and for packagers; people use help.
 func newManCommand(a *app) *cobra.Command {
@@ -35,7 +35,7 @@ that exists. They are made from the same definitions as the help.`,
 				return err
 			}
 			defer dir.Close()
-			root := cmd.Root()
+			root := newRootCommand(a, "") // cmd's own has no other command
 			root.DisableAutoGenTag = true // equal sources make equal pages
 			for _, c := range append(root.Commands(), root) {
 				if c != root && !c.IsAvailableCommand() {
