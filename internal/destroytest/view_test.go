@@ -172,8 +172,11 @@ func leftovers(target string) error {
 				errs = append(errs, fmt.Errorf("left behind: %s", path))
 			}
 		}
-		if strings.HasSuffix(name, ".new") && strings.Contains(path, "/.moult/") {
-			errs = append(errs, fmt.Errorf("left behind: %s", path))
+		if _, books, ok := strings.Cut(path, "/.moult/"); ok && strings.HasSuffix(name, ".new") {
+			_, tree, isTree := strings.Cut(books, "generations/")
+			if !isTree || strings.Contains(tree, "/.moult/") {
+				errs = append(errs, fmt.Errorf("left behind: %s", path))
+			}
 		}
 		return nil
 	})
