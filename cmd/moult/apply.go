@@ -28,8 +28,6 @@ func (f *applyFlags) add(flags *pflag.FlagSet) {
 	flags.BoolVar(&f.apply.Adopt, "adopt", false, "own a directory that has files in it already")
 	flags.BoolVar(&f.apply.Checksum, "checksum", false, "read every file of the target; mend damage")
 	flags.BoolVar(&f.apply.Packaged, "packaged", false, "replace files of the system's packages too")
-	flags.BoolVar(&f.apply.NoHooks, "no-hooks", false, "run no hook, no ldconfig and no systemctl")
-	retentionFlags(flags, &f.apply.Retention)
 	f.source.add(flags)
 	waitFlag(flags, &f.wait)
 }
@@ -52,10 +50,11 @@ func newApplyCommand(a *app) *cobra.Command {
 	c := &cobra.Command{
 		Use:   "apply [FLAGS] RELEASE TARGET",
 		Short: "make a release live, in one step",
-		Long: `Stage a release as a new generation of a target and commit it. No launch sees
-half of it, running programs keep the files that they have, and when apply
-reports success the release is on the disk. If it is live already, nothing is
-done.
+		Long: `Stage a release as a new generation of a target and commit it. Running programs
+keep the files that they have, and when apply reports success the release is on
+the disk. In an owned target no launch sees half of it; in a shared one the
+moment of mixture is as short as renames back to back. If it is live already,
+nothing is done.
 
 ` + releaseForms + `
 
@@ -73,6 +72,8 @@ rename. One with files in it is shared, and gets its files one by one, unless
 		return a.deliver(cmd.Context(), &f, args[0], args[1], (*deploy.Target).Apply)
 	}
 	f.add(c.Flags())
+	c.Flags().BoolVar(&f.apply.NoHooks, "no-hooks", false, "run no hook, no ldconfig and no systemctl")
+	retentionFlags(c.Flags(), &f.apply.Retention)
 	return c
 }
 

@@ -16,8 +16,9 @@ func newCommitCommand(a *app) *cobra.Command {
 		Use:   "commit [FLAGS] TARGET [GENERATION]",
 		Short: "make a staged generation live",
 		Long: `Make a generation live that moult stage has made ready: the newest, or the one
-of that number. It takes milliseconds: there is nothing left that could run out
-of space or be refused.`,
+of that number. It takes milliseconds: nothing is left to copy that could run
+out of space. It is still refused if somebody has changed what it would
+replace, or if the release's hook says so.`,
 		Example: `  moult stage ./build /opt/app && moult commit /opt/app
   moult commit --wait 30s /opt/app 42`,
 		Annotations:       exits(statusUnfinished, statusBusy),
@@ -37,7 +38,7 @@ of space or be refused.`,
 	}
 	c.Flags().StringVar(&o.Name, "name", "", "the product `NAME`, where several share the target")
 	c.Flags().BoolVar(&o.NoHooks, "no-hooks", false, "run no hook, no ldconfig and no systemctl")
-	c.Flags().BoolVar(&o.Packaged, "packaged", false, "replace files of the system's packages too")
+	retentionFlags(c.Flags(), &o.Retention)
 	waitFlag(c.Flags(), &w)
 	return c
 }

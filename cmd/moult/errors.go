@@ -106,7 +106,7 @@ func (a *app) report(cmd *cobra.Command, err error) int {
 		return statusDone
 	}
 	d := diagnose(err)
-	if err == errFound {
+	if errors.Is(err, errFound) && d.Status == statusFound {
 		return d.Status
 	}
 	prefix := "moult: "

@@ -22,7 +22,8 @@ func newGCCommand(a *app) *cobra.Command {
 		Short: "remove generations that nobody needs",
 		Long: `Remove generations that retention does not ask for. The live one, the one
 before, pinned ones, those that a process uses and one that was live a minute
-ago always stay. Every commit does this at its end.`,
+ago always stay. A process that may not be looked into counts as a user of all
+of them. Every apply does this at its end.`,
 		Example: `  moult gc /opt/app
   moult gc --dry-run --generations 2 /opt/app
   moult gc --all`,
@@ -108,8 +109,9 @@ func inBrackets(s string) string {
 
 // retentionFlags give a command what says how much is kept.
 func retentionFlags(flags *pflag.FlagSet, r *deploy.Retention) {
-	flags.IntVar(&r.Generations, "generations", 0, "keep `N` generations beside pinned ones (default 3)")
-	flags.Var((*byteCount)(&r.Bytes), "max-size", "keep at most `SIZE` of retired ones: 800M, 2G")
+	flags.IntVar(&r.Generations, "generations", 0, "keep `N` generations, the live one included, beside\npinned ones (default 3)")
+	flags.Var((*byteCount)(&r.Bytes), "max-size", "keep at most `SIZE` of retired ones: 800M, 2G; files\nthat several hold count in each")
+	flags.BoolVar(&r.Unreadable, "ignore-unreadable", false, "take processes that may not be looked into for\nno users of anything")
 }
 
 // byteCount is a flag's number of bytes, with the suffixes of 1024 that du(1)

@@ -65,7 +65,7 @@ func (f *installFlags) define(flags *pflag.FlagSet) {
 	flags.StringVarP(&f.Owner, "owner", "o", "", "give it to a `USER`")
 	flags.StringVarP(&f.Group, "group", "g", "", "give it to a `GROUP`")
 	flags.BoolVar(&f.Keep, "keep", false, "keep mode, owner, ACL and label of the file replaced")
-	flags.BoolVar(&f.KeepCaps, "keep-caps", false, "as --keep, and its capabilities and set-id bits too")
+	flags.BoolVar(&f.KeepCaps, "keep-caps", false, "as --keep, and its capabilities too")
 	flags.BoolVarP(&f.Times, "preserve-timestamps", "p", false, "keep the source's modification time")
 	flags.BoolVarP(&f.Directories, "directory", "d", false, "make directories: all operands are such")
 	flags.BoolVarP(&f.MakeLeading, "leading", "D", false, "make the directories on the way to DEST, or -t's")

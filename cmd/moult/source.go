@@ -30,10 +30,10 @@ const releaseForms = `RELEASE is a directory, a file made by moult pack, a tar (
 .zst), or - for one of these files on standard input.`
 
 func (s *sourceFlags) add(flags *pflag.FlagSet) {
-	flags.StringVar(&s.config, "config", "", "read this moult.toml, not one that is found (`FILE`)")
+	flags.StringVar(&s.config, "config", "", "read `FILE`, not a moult.toml that is found")
 	flags.StringVar(&s.name, "name", "", "call the product `NAME`")
 	flags.StringVar(&s.version, "release-version", "", "call this version `TEXT`")
-	flags.StringVar(&s.owners, "owners", "none", "take owners from the source: `KIND` names, numbers\nor none")
+	flags.StringVar(&s.owners, "owners", "none", "take owners from the source: `KIND` is names,\nnumbers or none")
 	flags.BoolVar(&s.times, "times", false, "modification times are part of the release")
 }
 

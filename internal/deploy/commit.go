@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
 
 	"moult.example/internal/release"
 )
@@ -14,7 +15,7 @@ type CommitOptions struct {
 	Name       string
 	Generation int  // 0 or less: the newest that was staged and never committed
 	NoHooks    bool // run no hook, ldconfig or systemctl
-	Packaged   bool // replace files of the system's package manager too
+	Retention  Retention
 }
 
 func contains(list []string, s string) bool { return slices.Contains(list, s) }
@@ -180,7 +181,7 @@ func (t *Target) sharedName(name string) (string, error) {
 	case len(names) == 0 || len(names) == 1 && names[0] == fallback:
 		return fallback, nil
 	default:
-		return "", refuse("", fmt.Sprintf("%s holds %s, and this release does not say what it is", t.path, slices.Sorted(slices.Values(names))),
+		return "", refuse("", fmt.Sprintf("%s holds %s, and this release does not say what it is", t.path, strings.Join(names, ", ")),
 			"say it with --name, or name in moult.toml")
 	}
 }

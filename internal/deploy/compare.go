@@ -9,7 +9,7 @@ import (
 // compareManifests lists what differs between two releases, in the order of
 // their paths: what to add, to replace, and last what to remove.
 func compareManifests(old, m *release.Manifest, times bool) []Change {
-	var changes []Change
+	changes := []Change{}
 	for i := range m.Entries {
 		e := &m.Entries[i]
 		was := old.Find(e.Path)
@@ -73,12 +73,16 @@ func (t *Target) Diff(ctx context.Context, rel *release.Release, o ApplyOptions)
 		return c, err
 	}
 	if c.Generation != noGeneration {
-		if old, err = s.manifest(c.Generation); err != nil {
+		if old, err = s.numbered(c.Generation); err != nil {
 			return c, err
 		}
-		c.Live = old.ID().String()
+		info, err := s.info(c.Generation)
+		if err != nil {
+			return c, err
+		}
+		c.Live = info.Release
 	}
-	c.Changes = compareManifests(old, rel.Manifest, o.Times)
+	c.Changes = compareManifests(old, newOwners().number(rel.Manifest), o.Times)
 	c.Same = len(c.Changes) == 0
 	return c, nil
 }

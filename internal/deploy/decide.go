@@ -35,7 +35,20 @@ func (t *Target) Commit(ctx context.Context, o CommitOptions) (Result, error) {
 		if err := s.summarise(n, res); err != nil {
 			return err
 		}
-		return s.commitLocked(ctx, n, res, commitHow{job: jobCommit, noHooks: o.NoHooks})
+		if s.layout == Owned {
+			m, err := s.manifest(n)
+			if err != nil {
+				return err
+			}
+			if err := s.carryKeeps(n, m, res, false); err != nil {
+				return err
+			}
+		}
+		if err := s.commitLocked(ctx, n, res, commitHow{job: jobCommit, noHooks: o.NoHooks}); err != nil {
+			return err
+		}
+		res.Collected, res.Warnings = s.collectAfter(ctx, o.Retention, res.Warnings)
+		return nil
 	})
 }
 
@@ -79,6 +92,9 @@ func (s *state) staged(n int) (int, error) {
 	}
 	if n > 0 {
 		for _, have := range ns {
+			if have == n && s.committed(n) {
+				return 0, refuse("", fmt.Sprintf("generation %d is live or was", n), fmt.Sprintf("moult rollback %s %d", s.t.path, n))
+			}
 			if have == n {
 				return n, nil
 			}
@@ -99,25 +115,32 @@ func (s *state) committed(n int) bool {
 
 // summarise fills in what a generation is and how it differs from the live one.
 func (s *state) summarise(n int, res *Result) error {
-	m, err := s.manifest(n)
+	m, err := s.numbered(n)
 	if err != nil {
 		return err
 	}
 	old := &release.Manifest{}
 	if res.From != noGeneration {
-		if old, err = s.manifest(res.From); err != nil {
+		if old, err = s.numbered(res.From); err != nil {
 			return err
 		}
 	}
-	res.Release, res.Version = m.ID().String(), m.Version
+	info, err := s.info(n)
+	if err != nil {
+		return err
+	}
+	res.Release, res.Version = info.Release, m.Version
 	for _, c := range compareManifests(old, m, false) {
-		switch c.Action {
-		case "add":
+		switch e := m.Find(string(c.Path)); {
+		case c.Action == "remove":
+			if old.Find(string(c.Path)).Type != release.Dir {
+				res.Removed++
+			}
+		case e.Type == release.Dir:
+		case c.Action == "add":
 			res.Added++
-		case "replace":
+		default:
 			res.Replaced++
-		case "remove":
-			res.Removed++
 		}
 	}
 	for i := range m.Entries {
@@ -127,6 +150,19 @@ func (s *state) summarise(n int, res *Result) error {
 	}
 	res.Same -= res.Added + res.Replaced
 	return nil
+}
+
+// numbered is a generation's manifest with this host's numbers for owners.
+func (s *state) numbered(n int) (*release.Manifest, error) {
+	m, err := s.manifest(n)
+	if err != nil {
+		return nil, err
+	}
+	info, err := s.info(n)
+	if err != nil {
+		return nil, err
+	}
+	return ownersOf(info).number(m), nil
 }
 
 // commitLocked is the one way in which a generation becomes live: check, run

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 
@@ -41,6 +42,9 @@ func (t *Target) Forget(ctx context.Context, o ForgetOptions) (Result, error) {
 // is gone for good.
 func ForgetPath(path string, opts Options) error {
 	abs, err := resolve(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		abs, err = filepath.Abs(path) // its parent has gone too
+	}
 	if err != nil {
 		return err
 	}

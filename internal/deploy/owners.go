@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"os"
 	"os/user"
+	"slices"
 	"strconv"
 
 	"moult.example/internal/release"
@@ -38,6 +39,19 @@ func (o *owners) of(e *release.Entry) (uid, gid int, err error) {
 		}
 	}
 	return uid, gid, nil
+}
+
+// number returns a copy of a manifest with numbers for owners. One that this
+// host does not know stays as it is.
+func (o *owners) number(m *release.Manifest) *release.Manifest {
+	c := *m
+	c.Entries = slices.Clone(m.Entries)
+	for i := range c.Entries {
+		if uid, gid, err := o.of(&c.Entries[i]); err == nil {
+			c.Entries[i] = fixOwners(c.Entries[i], uid, gid)
+		}
+	}
+	return &c
 }
 
 func lookUp(known map[string]int, name string, ask func(string) (int, error)) (int, error) {

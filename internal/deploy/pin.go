@@ -56,7 +56,7 @@ func (t *Target) Pin(ctx context.Context, name string, n int, pin bool) (Result,
 		} else {
 			delete(pins, n)
 		}
-		if !pins[0] {
+		if !pins[0] && exists(s.abs(genDir(0))) {
 			f.Loose = []int{0}
 		}
 		f.Pinned = slices.Sorted(maps.Keys(pins))

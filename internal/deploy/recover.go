@@ -48,6 +48,8 @@ func (t *Target) Recover(ctx context.Context) ([]Recovered, error) {
 		}
 		if err != nil {
 			errs = append(errs, err)
+		} else if len(r.Conflicts) > 0 {
+			errs = append(errs, fmt.Errorf("%s: %w: somebody else changed %s meanwhile, which was left as it is", t.path, ErrUnfinished, r.Conflicts[0].Quoted()))
 		}
 	}
 	return all, errors.Join(errs...)
@@ -151,7 +153,7 @@ func (s *state) sweep(r *Recovered) error {
 	if err := s.sweepUncommitted(r); err != nil {
 		return err
 	}
-	for _, name := range []string{"live.new", "journal.new", "cache.new", "cache.source.new", "pins.json.new", "deferred.json.new"} {
+	for _, name := range []string{"live.new", "journal.new", "cache.new", "cache.source.new", "pins.json.new", "deferred.json.new", "made.json.new"} {
 		if exists(s.abs(name)) {
 			if err := s.t.fs.Remove(s.file(name)); err != nil && !errors.Is(err, fs.ErrNotExist) {
 				return err

@@ -94,7 +94,7 @@ func (s *state) rollbackTo(n, live int) (int, error) {
 			return 0, err
 		}
 		if prev == noGeneration {
-			return 0, fmt.Errorf("%s: there is no generation before %d: %w", s.t.path, live, ErrNoGeneration)
+			return 0, fmt.Errorf("%s: %w before %d", s.t.path, ErrNoGeneration, live)
 		}
 		return prev, nil
 	}
@@ -146,11 +146,20 @@ func (s *state) readyOwned(ctx context.Context, n int, res *Result, dry bool) er
 	if len(damage) > 0 {
 		return refuse(string(damage[0].Path), fmt.Sprintf("generation %d is not what it was: %s (%d in all)", n, damage[0].Why, len(damage)), "apply its release again, or roll back to another generation")
 	}
+	return s.carryKeeps(n, m, res, dry)
+}
+
+// carryKeeps takes over into a generation that is to be live what the user has
+// changed in the live one since it came, in files that are theirs to change.
+func (s *state) carryKeeps(n int, m *release.Manifest, res *Result, dry bool) error {
+	if res.From == noGeneration {
+		return nil
+	}
 	live, err := s.manifest(res.From)
 	if err != nil {
 		return err
 	}
-	liveInfo, err := s.info(res.From)
+	info, err := s.info(res.From)
 	if err != nil {
 		return err
 	}
@@ -160,7 +169,7 @@ func (s *state) readyOwned(ctx context.Context, n int, res *Result, dry bool) er
 		if !e.Keep || was == nil || e.Type != release.File {
 			continue
 		}
-		if err := s.keepOnRollback(n, e, was, res, ownersOf(liveInfo), dry); err != nil {
+		if err := s.keepOnRollback(n, e, was, res, ownersOf(info), dry); err != nil {
 			return err
 		}
 	}

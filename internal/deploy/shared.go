@@ -333,7 +333,7 @@ func (s *state) finishBooks(j *journal, out *outcome) error {
 			return err
 		}
 	}
-	if err := s.writeFound(j); err != nil {
+	if err := errors.Join(s.writeFound(j), s.writeMade(j)); err != nil {
 		return err
 	}
 	if err := s.point(j.Generation); err != nil {

@@ -111,6 +111,47 @@ func (s *state) writeDeferred(j *journal) error {
 	return s.saveDeferred(ops)
 }
 
+// made are the directories that commits have made here: only those may go when
+// no release needs them. One that was there before, even empty, is not ours.
+type made struct {
+	Schema int    `json:"schema"`
+	Dirs   []Path `json:"dirs"`
+}
+
+func (s *state) readMade() (map[string]bool, error) {
+	var m made
+	if err := readJSON(s.abs("made.json"), &m); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return nil, err
+	}
+	dirs := map[string]bool{}
+	for _, dir := range m.Dirs {
+		dirs[string(dir)] = true
+	}
+	return dirs, nil
+}
+
+// writeMade adds the directories that a journal makes.
+func (s *state) writeMade(j *journal) error {
+	dirs, err := s.readMade()
+	if err != nil {
+		return err
+	}
+	before := len(dirs)
+	for _, o := range j.Ops {
+		if o.Kind == "mkdir" {
+			dirs[string(o.Path)] = true
+		}
+	}
+	if len(dirs) == before {
+		return nil
+	}
+	m := made{Schema: 1}
+	for _, dir := range sortedKeys(dirs) {
+		m.Dirs = append(m.Dirs, Path(dir))
+	}
+	return writeJSON(s.t.fs, s.file("made.json"), m)
+}
+
 // stagedOps are the operations of a staged generation in the order of a commit;
 // and those that have to wait, since a process maps what they would remove.
 func (s *state) stagedOps(ctx context.Context, n int) (ops, wait []op, err error) {

@@ -170,14 +170,18 @@ func (b *stager) makeTemp(w *work) error {
 // not: files first, then the directories that are empty by then.
 func (b *stager) removals() []op {
 	var ops, dirs []op
+	made, err := b.s.readMade()
+	if err != nil {
+		b.warn("directories that are empty now stay: %v", err)
+	}
 	for _, e := range slices.Backward(b.removed) {
 		at, why := b.s.t.resolvePath(e.Path)
 		if why != "" {
 			continue // its directory is another thing by now
 		}
 		if e.Type == release.Dir {
-			if found, _, err := lstat(b.s.t.abs(at)); err != nil || found.Type != release.Dir {
-				continue // the administrator's link to a directory stays
+			if found, _, err := lstat(b.s.t.abs(at)); err != nil || found.Type != release.Dir || !made[at] {
+				continue // what the administrator has made stays
 			}
 			dirs = append(dirs, op{Kind: "rmdir", Path: Path(at)})
 			continue
