@@ -227,3 +227,35 @@ func unescape(t testing.TB, s string) string {
 	}
 	return b.String()
 }
+
+// TestZooBefore: what was in a target before moult is there again after a
+// rollback to 0, whether the release has changed it or brought the very same.
+func TestZooBefore(t *testing.T) {
+	testneed.Root(t)
+	for name, flag := range map[string]string{"shared": "--layout=shared", "adopt": "--adopt"} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			h := newHost(t)
+			// A link that is somebody else's would be refused in a shared target.
+			writeZoo(t, h.path("r"), 2, "links")
+			writeZoo(t, h.path("app"), 1, "links")
+			must(t, os.Remove(h.path("app/moult.toml")))
+			files{"same-link": "->there", "ours": "ours"}.write(t, h.path("r"))
+			files{"same-link": "->there", "mine": "mine"}.write(t, h.path("app"))
+			before := view(t, h.path("app"))
+			h.ok("apply", "--packaged", flag, "r", "app")
+			after := atHome(t, h.path("r"))
+			for path, e := range view(t, h.path("app")).Entries {
+				if want := after.Entries[path]; want != nil && want.Sum != e.Sum {
+					t.Errorf("%q is not what the release has", path)
+				}
+			}
+			h.ok("verify", "app")
+			h.ok("rollback", "app", "0")
+			if diff := before.Diff(view(t, h.path("app"))); diff != "" {
+				t.Errorf("after the rollback:\n%s", diff)
+			}
+			must(t, leftovers(h.path("app")))
+		})
+	}
+}
