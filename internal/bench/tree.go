@@ -169,14 +169,15 @@ func (t *tree) write(f treeFile, mode os.FileMode, when time.Time, buf []byte) e
 	if err2 := out.Close(); err == nil {
 		err = err2
 	}
-	if err == nil && !when.IsZero() {
+	if err == nil {
 		err = os.Chtimes(name, when, when)
 	}
 	return err
 }
 
 // change gives ten files of together 2 MB new bytes and keeps their sizes, as a
-// rebuild does: under the same names are new files.
+// rebuild does: under the same names are new files. Each change has a time of
+// its own: rsync would not see two of them within a second.
 func (t *tree) change() (changed []treeFile, err error) {
 	t.changes++
 	each := int64(changedBytes / changedFiles)
@@ -184,6 +185,7 @@ func (t *tree) change() (changed []treeFile, err error) {
 	slices.SortStableFunc(near, func(a, b treeFile) int { return int(abs(a.size-each) - abs(b.size-each)) })
 	changed = near[:min(changedFiles, len(near))]
 	buf := make([]byte, 256<<10)
+	when := time.Now().Truncate(time.Second).Add(time.Duration(t.changes-1000) * time.Minute)
 	for _, f := range changed {
 		name := filepath.Join(t.dir, f.path)
 		st, err := os.Lstat(name)
@@ -193,7 +195,7 @@ func (t *tree) change() (changed []treeFile, err error) {
 		if err := os.Remove(name); err != nil {
 			return nil, err
 		}
-		if err := t.write(f, st.Mode().Perm(), time.Time{}, buf); err != nil {
+		if err := t.write(f, st.Mode().Perm(), when, buf); err != nil {
 			return nil, err
 		}
 	}
