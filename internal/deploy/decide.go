@@ -190,7 +190,7 @@ func (s *state) commitLocked(ctx context.Context, n int, res *Result, how commit
 		j.Adopt = append(j.Adopt, Path(name))
 	}
 	if s.layout == Shared && how.ops == nil {
-		if j.Ops, j.Defer, err = s.stagedOps(ctx, n); err != nil {
+		if err := s.stagedOps(ctx, n, j); err != nil {
 			return err
 		}
 	}

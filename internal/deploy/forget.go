@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"maps"
 	"os"
 	"path/filepath"
 	"slices"
@@ -226,8 +227,12 @@ func (t *Target) sweepForgotten() error {
 // moult.
 func (s *state) checkDisplaced() error {
 	displaced, err := s.readFound(0)
-	if err != nil || len(displaced) == 0 {
+	if err != nil {
 		return err
+	}
+	maps.DeleteFunc(displaced, func(_ string, f foundPath) bool { return !exists(s.t.abs(string(f.Keep))) })
+	if len(displaced) == 0 {
+		return nil
 	}
 	path := sortedKeys(displaced)[0]
 	return refuse(path, fmt.Sprintf("what was there before moult is kept for a rollback to 0, and would go (%d in all)", len(displaced)), "roll back to 0, or --force")

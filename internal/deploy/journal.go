@@ -46,9 +46,10 @@ type journal struct {
 	Command    string    `json:"command,omitempty"`
 	NoHooks    bool      `json:"no_hooks,omitempty"`
 
-	Adopt []Path `json:"adopt,omitempty"` // owned: top-level names to exchange with links
-	Ops   []op   `json:"ops,omitempty"`   // shared, in this order
-	Defer []op   `json:"defer,omitempty"` // shared: removals that gc is to do, later
+	Adopt  []Path      `json:"adopt,omitempty"`  // owned: top-level names to exchange with links
+	Ops    []op        `json:"ops,omitempty"`    // shared, in this order
+	Claims []foundPath `json:"claims,omitempty"` // shared: what the release wanted was there already
+	Defer  []op        `json:"defer,omitempty"`  // shared: removals that gc is to do, later
 
 	fresh bool // this process has decided it, and nothing of it is done yet
 }

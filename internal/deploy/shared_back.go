@@ -142,7 +142,8 @@ func (b *back) want(e *release.Entry) error {
 	if !ok {
 		f = foundPath{Path: Path(at), Keep: Path(b.s.keepName(at, &want)), Entry: toJSON(&want)}
 	}
-	if e.Keep && b.theirs(e, at) {
+	// One that the user has overwritten was never displaced: it is theirs too.
+	if e.Keep && (b.theirs(e, at) || !exists(b.s.t.abs(string(f.Keep)))) {
 		b.kept = append(b.kept, Path(at))
 		return nil
 	}
@@ -185,6 +186,9 @@ func (b *back) restore(path string, f foundPath) error {
 		return nil
 	}
 	kept, err := find(b.s.t.abs(string(f.Keep)), "", nil)
+	if errors.Is(err, fs.ErrNotExist) && f.Claimed {
+		return nil // somebody else's, and somebody else has changed it
+	}
 	if errors.Is(err, fs.ErrNotExist) {
 		b.problems = append(b.problems, Problem{Path(path), fmt.Sprintf("the bytes that generation %d had here are gone", b.n), "apply its release instead"})
 		return nil

@@ -28,17 +28,21 @@ type foundPath struct {
 	Path  Path   `json:"path"`
 	Keep  Path   `json:"keep"`
 	Entry *entry `json:"entry"`
+
+	// Claimed: it was not displaced, since the release wanted just that; it lies
+	// at Keep once something else has displaced it.
+	Claimed bool `json:"claimed,omitempty"`
 }
 
 // writeFound remembers what a journal displaces.
 func (s *state) writeFound(j *journal) error {
-	f := found{Schema: 1}
+	f := found{Schema: 1, Paths: slices.Clone(j.Claims)}
 	for _, o := range j.Ops {
 		if o.Keep != "" && o.Old != nil {
-			f.Paths = append(f.Paths, foundPath{o.Path, o.Keep, o.Old})
+			f.Paths = append(f.Paths, foundPath{Path: o.Path, Keep: o.Keep, Entry: o.Old})
 		}
 	}
-	if j.From == noGeneration || !exists(s.abs(genDir(j.From))) {
+	if len(f.Paths) == 0 || j.From == noGeneration || !exists(s.abs(genDir(j.From))) {
 		return nil
 	}
 	return writeJSON(s.t.fs, s.file(genDir(j.From)+"/found.json"), f)
@@ -54,7 +58,7 @@ func (s *state) readFound(n int) (map[string]foundPath, error) {
 	}
 	paths := map[string]foundPath{}
 	for _, p := range f.Paths {
-		if cleanPath(string(p.Path)) && cleanPath(string(p.Keep)) && exists(s.t.abs(string(p.Keep))) {
+		if cleanPath(string(p.Path)) && cleanPath(string(p.Keep)) && (p.Claimed || exists(s.t.abs(string(p.Keep)))) {
 			paths[string(p.Path)] = p
 		}
 	}
@@ -152,22 +156,23 @@ func (s *state) writeMade(j *journal) error {
 	return writeJSON(s.t.fs, s.file("made.json"), m)
 }
 
-// stagedOps are the operations of a staged generation in the order of a commit;
-// and those that have to wait, since a process maps what they would remove.
-func (s *state) stagedOps(ctx context.Context, n int) (ops, wait []op, err error) {
+// stagedOps puts the operations of a staged generation into a journal, in the
+// order of a commit; and those that have to wait, since a process maps what they
+// would remove.
+func (s *state) stagedOps(ctx context.Context, n int, j *journal) error {
 	st, err := s.readStaging(genDir(n))
 	if err != nil {
-		return nil, nil, err
+		return err
 	}
 	if st == nil {
-		return nil, nil, fmt.Errorf("%s: %d: %w", s.t.path, n, ErrNoGeneration)
+		return fmt.Errorf("%s: %d: %w", s.t.path, n, ErrNoGeneration)
 	}
-	ops, wait, err = s.splitMapped(ctx, st.Ops)
-	if err != nil {
-		return nil, nil, err
+	if j.Ops, j.Defer, err = s.splitMapped(ctx, st.Ops); err != nil {
+		return err
 	}
-	s.order(ops)
-	return ops, wait, nil
+	j.Claims = st.Claims
+	s.order(j.Ops)
+	return nil
 }
 
 // splitMapped sets those removals apart whose file a process executes or maps.

@@ -17,8 +17,9 @@ import (
 // is durable before the first temporary is made, so that no temporary can be
 // left behind that nobody knows of.
 type staging struct {
-	Schema int  `json:"schema"`
-	Ops    []op `json:"ops"`
+	Schema int         `json:"schema"`
+	Ops    []op        `json:"ops"`
+	Claims []foundPath `json:"claims,omitempty"` // was there before, just as the release wants it
 }
 
 // tempPrefix begins the names of temporaries. A name with a dot is taken by no
@@ -46,6 +47,7 @@ func (b *stager) stageShared(ctx context.Context) error {
 		staged.Ops = append(staged.Ops, works[i].op)
 	}
 	staged.Ops = append(staged.Ops, b.removals()...)
+	staged.Claims = b.claims()
 	if err := writeJSON(fsys, b.dir+"/staged.json", staged); err != nil {
 		return err
 	}
@@ -81,6 +83,21 @@ func (b *stager) stageShared(ctx context.Context) error {
 		}
 	}
 	return b.writeBooks()
+}
+
+// claims are the files that were there before this product, and are what it
+// would have placed. Nothing is done to them, but a rollback must not take them
+// away.
+func (b *stager) claims() []foundPath {
+	var claims []foundPath
+	for i := range b.steps {
+		st := &b.steps[i]
+		if st.act != actLink || st.found == nil || st.e.Type == release.Dir || b.liveM != nil && b.liveM.Find(st.e.Path) != nil {
+			continue
+		}
+		claims = append(claims, foundPath{Path: Path(st.is), Keep: Path(b.s.keepName(st.is, st.found)), Entry: toJSON(st.found), Claimed: true})
+	}
+	return claims
 }
 
 // work is one operation with the step that it comes from.
