@@ -15,6 +15,7 @@ import (
 )
 
 func main() {
+	lazyCollector(0)
 	os.Exit(run(os.Args[1:], os.Stdin, os.Stdout, os.Stderr, os.Environ()))
 }
 

@@ -73,6 +73,7 @@ func (s *sourceFlags) with(ctx context.Context, a *app, path string, cache *rele
 	if err != nil {
 		return err
 	}
+	lazyCollector(len(rel.Manifest.Entries))
 	for _, note := range rel.Notes {
 		a.remark("%s", note)
 	}

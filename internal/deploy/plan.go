@@ -49,7 +49,24 @@ type step struct {
 	found    *release.Entry // what is there now (shared) or in the live generation (keep); nil for nothing
 	why      string         // what differs
 	besideMe bool           // kept, and the release's version goes to PATH.new
+	was      ids            // owned: the owners of found
 	made     release.Stat   // the inode that the stage has made for it
+}
+
+// ids are the owners of a file, by number.
+type ids struct{ uid, gid int }
+
+// entryDiffers says in what the release's entry differs from the live one's.
+func entryDiffers(st *step, times bool) string {
+	switch {
+	case st.uid != st.was.uid:
+		return "owner"
+	case st.gid != st.was.gid:
+		return "group"
+	}
+	e, was := *st.e, *st.found
+	e.Owner, e.Group, was.Owner, was.Group = "0", "0", "0", "0"
+	return differs(&e, 0, 0, &was, times)
 }
 
 // plan is the work of one release on one target, before anything is changed.
@@ -168,9 +185,8 @@ func (p *plan) compareOwned(ctx context.Context) error {
 			st.why = err.Error()
 			continue
 		}
-		was := fixOwners(*old, uid, gid)
-		st.found = &was
-		if st.why = differs(st.e, st.uid, st.gid, &was, p.opts.Times || p.m.Times); st.why == "" && st.e.HardLink != old.HardLink {
+		st.found, st.was = old, ids{uid, gid}
+		if st.why = entryDiffers(st, p.opts.Times || p.m.Times); st.why == "" && st.e.HardLink != old.HardLink {
 			st.why = "hard links"
 		}
 	}
@@ -223,8 +239,8 @@ func (p *plan) compareLive(st *step) error {
 	damage := ""
 	if now.Type == 0 {
 		damage = "missing"
-	} else if uid, gid := atoi(was.Owner), atoi(was.Group); st.e.Type == was.Type {
-		damage = differs(was, uid, gid, &now, false)
+	} else if st.e.Type == was.Type {
+		damage = differs(was, st.was.uid, st.was.gid, &now, false)
 	}
 	if st.e.Keep && damage != "" && st.e.Type == release.File {
 		return p.keepTheirs(st, was, &now)

@@ -144,7 +144,9 @@ func (b *back) want(e *release.Entry) error {
 	}
 	// One that the user has overwritten was never displaced: it is theirs too.
 	if e.Keep && (b.theirs(e, at) || !exists(b.s.t.abs(string(f.Keep)))) {
-		b.kept = append(b.kept, Path(at))
+		if now, err := b.s.lookAt(Path(at)); err != nil || now == nil || !now.is(f.Entry) {
+			b.kept = append(b.kept, Path(at))
+		}
 		return nil
 	}
 	return b.restore(at, f)
