@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"regexp"
 	"strings"
+	"sync"
 )
 
 //go:embed explain
@@ -102,17 +103,23 @@ func (l *lab) small(ctx context.Context) (script, one, two string, err error) {
 	return l.method.set, filepath.Join(l.dir, "new"), target, nil
 }
 
+// pattern compiles an expression when it is first needed, not at every start of
+// moult.
+func pattern(text string) func() *regexp.Regexp {
+	return sync.OnceValue(func() *regexp.Regexp { return regexp.MustCompile(text) })
+}
+
 // looks are the calls that change nothing and move no data.
-var looks = regexp.MustCompile(`^(execve|access|faccessat2?|[a-z]*stat[a-z0-9]*|statx|readlink(at)?|getdents64|` +
+var looks = pattern(`^(execve|access|faccessat2?|[a-z]*stat[a-z0-9]*|statx|readlink(at)?|getdents64|` +
 	`lseek|fadvise64|read|pread64|mmap|fcntl|flock|dup[23]?|[fl]?getxattr|[fl]?listxattr|[fl]?removexattr|close|epoll_[a-z_0-9]*|` +
 	`getcwd|chdir|fchdir|poll|open(at2?)?\(.*O_PATH|open(at2?)?\([^"]*"[^"]*", (\{flags=)?O_RDONLY)\b`)
 
 // vain are attempts to make what is there and to remove what is not.
-var vain = regexp.MustCompile(`^(mkdir|unlink)(at)?\(.* = -1 E(EXIST|NOENT)\b`)
+var vain = pattern(`^(mkdir|unlink)(at)?\(.* = -1 E(EXIST|NOENT)\b`)
 
 // noise and times are what strace adds to a call and nobody reads.
 var noise = strings.NewReplacer("AT_FDCWD, ", "", " <unfinished ...>", "")
-var times = regexp.MustCompile(`\[\{tv_sec.*\}( /\*.*\*/)?\]`)
+var times = pattern(`\[\{tv_sec.*\}( /\*.*\*/)?\]`)
 
 // changes are the calls below the work directory that change something, with
 // names as seen from there.
@@ -121,12 +128,12 @@ func (l *lab) changes(log string) []string {
 	for line := range strings.Lines(log) {
 		_, line, _ = strings.Cut(strings.TrimSpace(line), " ") // the process number
 		line = strings.TrimSpace(line)
-		if looks.MatchString(line) || vain.MatchString(line) || !strings.Contains(line, l.dir+"/") || strings.HasPrefix(line, "<...") {
+		if looks().MatchString(line) || vain().MatchString(line) || !strings.Contains(line, l.dir+"/") || strings.HasPrefix(line, "<...") {
 			continue
 		}
 		line = strings.ReplaceAll(line, l.dir+"/", "")
 		line = strings.ReplaceAll(line, "AT_FDCWD<"+l.dir+">", "AT_FDCWD")
-		calls = append(calls, times.ReplaceAllString(noise.Replace(line), "[times]"))
+		calls = append(calls, times().ReplaceAllString(noise.Replace(line), "[times]"))
 	}
 	return calls
 }

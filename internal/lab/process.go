@@ -7,7 +7,6 @@ import (
 	"errors"
 	"io"
 	"os/exec"
-	"regexp"
 	"strings"
 	"syscall"
 	"time"
@@ -152,11 +151,11 @@ func reason(out []byte, err error) string {
 }
 
 // below is the path of a target, or of a tree, in the work directory.
-var below = regexp.MustCompile(`[^\s'"]*(?:moult-lab-[^/\s]*|target-[0-9]+)(?:/target\b|/aside\b)?/?`)
+var below = pattern(`[^\s'"]*(?:moult-lab-[^/\s]*|target-[0-9]+)(?:/target\b|/aside\b)?/?`)
 
 // trim takes the work directory's random name out of a message.
 func trim(line string) string {
-	return strings.ReplaceAll(below.ReplaceAllString(line, ""), "bin/../", "")
+	return strings.ReplaceAll(below().ReplaceAllString(line, ""), "bin/../", "")
 }
 
 // errnoOf names the errno whose text a tool printed, "" for none that is known.
