@@ -18,10 +18,12 @@ import (
 // stride is how many operations lie between two that fail, in the short run.
 const stride = 3
 
-var errnos = []struct {
+type namedErrno struct {
 	name  string
 	errno syscall.Errno
-}{{"eio", unix.EIO}, {"enospc", unix.ENOSPC}, {"exdev", unix.EXDEV}, {"erofs", unix.EROFS}}
+}
+
+var errnos = []namedErrno{{"eio", unix.EIO}, {"enospc", unix.ENOSPC}, {"exdev", unix.EXDEV}, {"erofs", unix.EROFS}}
 
 // TestErrors fails operations of each job, one or all from there on, and holds
 // moult to what its exit status says: 1, and nothing has changed, also before a
@@ -33,10 +35,9 @@ func TestErrors(t *testing.T) {
 			t.Parallel()
 			b := j.prepare(t)
 			bad, statuses := faults{}, map[int]int{}
-			for n := 1 + k%stride; n <= len(b.operations); n += stride {
-				e := errnos[n/stride%len(errnos)]
-				on := ""
-				if n/stride/len(errnos)%2 == 1 {
+			for _, p := range b.points(k) {
+				n, e, on := p.n, p.errno, ""
+				if p.on {
 					on = "-"
 				}
 				b.again()
@@ -59,6 +60,28 @@ func TestErrors(t *testing.T) {
 			t.Logf("exit statuses: %v", statuses)
 		})
 	}
+}
+
+// point is one operation that fails, and whether all do from there on.
+type point struct {
+	n     int
+	errno namedErrno
+	on    bool
+}
+
+// points are every few operations, each with another error; and a disk that dies
+// at each step of writing the journal, when it is not sure what is decided.
+func (b *bench) points(first int) (all []point) {
+	for n := 1 + first%stride; n <= len(b.operations); n += stride {
+		k := n / stride
+		all = append(all, point{n, errnos[k%len(errnos)], k/len(errnos)%2 == 1})
+	}
+	if at := b.decision(); at > 0 {
+		for n := at - 1; n <= at+2; n++ {
+			all = append(all, point{n, errnos[0], true})
+		}
+	}
+	return all
 }
 
 // afterError judges a job of which one operation, or all from it on, failed.
