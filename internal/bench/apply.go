@@ -3,7 +3,6 @@ package main
 import (
 	"context"
 	"fmt"
-	"os"
 	"path/filepath"
 )
 
@@ -65,7 +64,7 @@ func (b *bench) first(w *way, source *tree) *entrant {
 		name: w.name,
 		before: func(ctx context.Context) (err error) {
 			if p != nil {
-				if err := os.RemoveAll(p.dir); err != nil {
+				if err := b.discard(p.dir); err != nil {
 					return err
 				}
 			}
@@ -145,7 +144,7 @@ func (b *bench) next(ctx context.Context, s *Section, w *way, source *tree, chan
 		run: func(ctx context.Context) (usage, error) { return w.onto(b, ctx, source.dir, p) },
 		after: func(context.Context) error {
 			if w.tidy != nil {
-				if err := w.tidy(p); err != nil {
+				if err := w.tidy(b, p); err != nil {
 					return err
 				}
 			}

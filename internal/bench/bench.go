@@ -136,15 +136,34 @@ func (b *bench) program(ctx context.Context) (string, error) {
 
 // enoughSpace refuses to fill a disk: the peers keep the tree seven times.
 func (b *bench) enoughSpace() error {
-	var st unix.Statfs_t
-	if err := unix.Statfs(b.dir, &st); err != nil {
-		return &os.PathError{Op: "statfs", Path: b.dir, Err: err}
-	}
-	need, free := int64(12*b.opt.scale*treeBytes)+(1<<30), int64(st.Bavail)*st.Bsize
+	need, free := int64(12*b.opt.scale*treeBytes)+(1<<30), freeBytes(b.dir)
 	if free < need {
 		return fmt.Errorf("%s: %d MB needed, %d MB free; --dir and --scale help", filepath.Dir(b.dir), need>>20, free>>20)
 	}
 	return nil
+}
+
+func freeBytes(dir string) int64 {
+	var st unix.Statfs_t
+	if unix.Statfs(dir, &st) != nil {
+		return 0
+	}
+	return int64(st.Bavail) * st.Bsize
+}
+
+// discard gives up a tree that is of no more use. As long as there is room it
+// stays until the end: ext4 does not reuse the inodes that were freed within
+// the last minutes (recently_deleted in fs/ext4/ialloc.c) but searches past
+// them, so what is removed here would slow down whoever makes files next. Its
+// pages are given back, as if it were removed.
+func (b *bench) discard(dir string) error {
+	if freeBytes(b.dir) > int64(8*b.opt.scale*treeBytes) {
+		if err := b.settle(dir); err != nil { // dirty pages would stay
+			return err
+		}
+		return cool(dir)
+	}
+	return os.RemoveAll(dir)
 }
 
 // settle ends what an earlier job has left to do, so that it is no burden on

@@ -43,7 +43,8 @@ func (b *bench) cloneOn(ctx context.Context, s *Section, kind string) (err error
 	}
 	defer func() { err = errors.Join(err, unmount()) }()
 
-	on := *b // everything that is made from here on is below the mount point
+	// everything that is made from here on is below the mount point
+	on := *b
 	on.dir, on.places, on.source = mnt, map[string]*place{}, nil
 	source, err := on.theSource()
 	if err != nil {

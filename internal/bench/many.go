@@ -3,7 +3,6 @@ package main
 import (
 	"context"
 	"fmt"
-	"os"
 	"path/filepath"
 )
 
@@ -45,7 +44,7 @@ func (b *bench) measureMany(ctx context.Context, s *Section) error {
 		}
 		all = append(all, first, again)
 		each = append(each, first.wall().Seconds()/float64(len(source.files)), again.wall().Seconds()/float64(len(source.files)))
-		if err := os.RemoveAll(b.places[w.name].dir); err != nil {
+		if err := b.discard(b.places[w.name].dir); err != nil {
 			return err
 		}
 		delete(b.places, w.name)

@@ -19,7 +19,7 @@ type way struct {
 	// deliver brings the source to the place, for the first or the next time.
 	deliver func(b *bench, ctx context.Context, source string, p *place) (usage, error)
 	// tidy removes what the way itself would keep longer, outside the timing.
-	tidy func(p *place) error
+	tidy func(b *bench, p *place) error
 	// live is where the tree is then.
 	live func(p *place) string
 }
@@ -119,7 +119,7 @@ func linkDestWay() *way {
 			}
 			return u, p.point()
 		},
-		tidy: (*place).dropOld,
+		tidy: dropOld,
 		live: liveLink,
 	}
 }
@@ -149,7 +149,7 @@ func ostreeWay() *way {
 			}
 			return u, p.point()
 		},
-		tidy: (*place).dropOld,
+		tidy: dropOld,
 		live: liveLink,
 	}
 }
@@ -162,12 +162,12 @@ func (p *place) point() error {
 	return os.Rename(p.file("live.new"), p.file("live"))
 }
 
-// dropOld removes the generation before the one that is live.
-func (p *place) dropOld() error {
+// dropOld gives up the generation before the one that is live.
+func dropOld(b *bench, p *place) error {
 	if p.n < 2 {
 		return nil
 	}
-	return os.RemoveAll(p.generation(p.n - 2))
+	return b.discard(p.generation(p.n - 2))
 }
 
 // dpkgWay installs a package into a root of its own. The package is not
