@@ -18,7 +18,7 @@ import (
 var (
 	release1 = files{
 		"bin/tool": "0755:tool 1", "bin/alias": "=bin/tool", "share/same": "same",
-		"lib/libx.so.1.0": "x 1", "lib/libx.so.1": "->libx.so.1.0", "VERSION": "1",
+		"lib/libx.so.1.0": "x 1", "lib/libx.so.1": "->libx.so.1.0", "VERSION": "1", "gone/old": "old",
 	}
 	release2 = files{
 		"bin/tool": "0755:tool 2", "bin/alias": "=bin/tool", "share/same": "same",

@@ -100,6 +100,23 @@ func visitZoo(h *host, layout, umask string, way func(h *host, dir string) strin
 		}
 	}
 	must(h, leftovers(h.path("app")))
+	h.booksAreClosed()
+}
+
+// booksAreClosed wants nobody else to be able to write to moult's own files,
+// whatever umask and default ACLs say.
+func (h *host) booksAreClosed() {
+	h.Helper()
+	for name, e := range capture(h, h.path("app/.moult")).Entries {
+		_, tree, isTree := strings.Cut(name, "generations/")
+		if isTree && strings.Contains(tree, "/") && !strings.Contains(tree, "/.moult/") || strings.Contains(name, "objects/") {
+			continue // the release's, or what was there before
+		}
+		acl := e.Xattrs["system.posix_acl_access"] + e.Xattrs["system.posix_acl_default"]
+		if e.Mode&unix.S_IFMT != unix.S_IFLNK && e.Mode&0o022 != 0 || acl != "" {
+			h.Errorf("others may write to .moult/%s: %s, ACL %x", name, e, acl)
+		}
+	}
 }
 
 // withUmask runs moult with a umask.
