@@ -143,6 +143,7 @@ func (b *bench) goneGenerations() (gone []string) {
 			gone = append(gone, name)
 		}
 	}
+	slices.Sort(gone)
 	return gone
 }
 
@@ -224,7 +225,7 @@ func TestInstallErrors(t *testing.T) {
 					break
 				}
 				statuses[got.status]++
-				if err := h.afterInstallError(got, start, end, e.errno); err != nil {
+				if err := h.afterInstallError(got, ops[n-1], start, end, e.errno); err != nil {
 					bad.add(h, n, fmt.Errorf("%s: %w", ops[n-1], err))
 				}
 			}
@@ -234,7 +235,7 @@ func TestInstallErrors(t *testing.T) {
 	}
 }
 
-func (h *host) afterInstallError(got ended, start, end *disktest.Tree, errno syscall.Errno) error {
+func (h *host) afterInstallError(got ended, op string, start, end *disktest.Tree, errno syscall.Errno) error {
 	h.Helper()
 	now := withoutInstallTemps(capture(h, h.path("dst")))
 	var err error
@@ -252,9 +253,18 @@ func (h *host) afterInstallError(got ended, start, end *disktest.Tree, errno sys
 		return err
 	}
 	for _, words := range []string{"moult: install: ", "dst", errno.Error()} {
+		if words == "dst" && isInstallDir(op) {
+			continue // the disk that fails names directories as it was asked, without its own path
+		}
 		if !strings.Contains(got.stderr, words) {
 			err = errors.Join(err, fmt.Errorf("the message does not say %q: %v", words, got))
 		}
 	}
 	return err
+}
+
+// isInstallDir says that an operation is on a directory that files are installed
+// into, or on one that is made.
+func isInstallDir(op string) bool {
+	return len(strings.Fields(op)) > 2 && !strings.Contains(op, ".moult-install") && !strings.Contains(op, "/")
 }

@@ -77,7 +77,7 @@ var (
 
 func build(name string, flags ...string) (string, error) {
 	path := filepath.Join(binaries, name)
-	args := append(append([]string{"build", "-o", path}, flags...), "moult.example/cmd/moult")
+	args := append(append([]string{"build", "-buildvcs=false", "-o", path}, flags...), "moult.example/cmd/moult")
 	cmd := exec.Command("go", args...)
 	cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
 	if out, err := cmd.CombinedOutput(); err != nil {

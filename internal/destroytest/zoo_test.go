@@ -305,7 +305,7 @@ func daemonIDs(t testing.TB) (uid, gid int) {
 }
 
 // atHome is what people are to see of a release that lies in dir: what is
-// there, as root's, with what zooConfig says.
+// there, as belonging to whoever applies it, with what zooConfig says.
 func atHome(t testing.TB, dir string) *disktest.Tree {
 	t.Helper()
 	daemon, group := daemonIDs(t)
@@ -313,7 +313,7 @@ func atHome(t testing.TB, dir string) *disktest.Tree {
 	delete(tree.Entries, ".")
 	delete(tree.Entries, "moult.toml")
 	for name, e := range tree.Entries {
-		e.UID, e.GID = 0, 0
+		e.UID, e.GID = os.Geteuid(), os.Getegid()
 		switch {
 		case name == "suid/owned":
 			e.UID, e.GID, e.Mode = daemon, group, e.Mode&unix.S_IFMT|0o4755
