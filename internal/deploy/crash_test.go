@@ -339,7 +339,7 @@ func crashStates(t testing.TB) int {
 	if os.Getenv("MOULT_CRASH") == "all" {
 		return 0
 	}
-	return 600
+	return 400
 }
 
 // TestCrashInRecovery cuts recovery itself short, at every kill state of a job,
@@ -375,7 +375,7 @@ func crashStride(t testing.TB) int {
 	if os.Getenv("MOULT_CRASH") == "all" {
 		return 1
 	}
-	return 7
+	return 11
 }
 
 // recordRecovery recovers from a kill and returns what that did.
@@ -452,7 +452,7 @@ func TestMutants(t *testing.T) {
 			if err != nil {
 				return // the job itself noticed
 			}
-			result := disktest.Try(t, rec.States(disktest.Options{Max: 1000}), o.check)
+			result := disktest.Try(t, rec.States(disktest.Options{Max: 600}), o.check)
 			if len(result.Bad) == 0 {
 				t.Errorf("not caught in %d states", result.States)
 			}
