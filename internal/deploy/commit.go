@@ -78,11 +78,14 @@ func (t *Target) deliver(ctx context.Context, rel *release.Release, o ApplyOptio
 		return res, err
 	}
 	defer unlock()
+	if _, err := t.removeForgotten(); err != nil {
+		return res, err
+	}
 	s, err := t.choose(rel, o)
 	if err != nil {
 		return res, err
 	}
-	recovered, err := s.recoverLocked()
+	recovered, err := t.recoverAll(s)
 	if err != nil {
 		return res, err
 	}

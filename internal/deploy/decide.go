@@ -65,12 +65,15 @@ func (t *Target) locked(ctx context.Context, name string, do func(s *state, res 
 	if err := t.sweepForgotten(); err != nil {
 		return res, err
 	}
+	if !exists(t.abs(dotMoult)) {
+		return res, errForgotten
+	}
 	s, err := t.state(name)
 	if err != nil {
 		return res, err
 	}
 	res = Result{Schema: 1, Target: Path(t.path), Layout: s.layout, Name: s.name}
-	recovered, err := s.recoverLocked()
+	recovered, err := t.recoverAll(s)
 	if err != nil {
 		return res, err
 	}
@@ -207,7 +210,10 @@ func (s *state) commitLocked(ctx context.Context, n int, res *Result, how commit
 	}
 	if err := s.decide(j); err != nil {
 		// It may have reached the disk or not; with it gone, nothing is decided.
-		return errors.Join(fmt.Errorf("journal: %w", err), s.undecide())
+		if err2 := s.undecide(); err2 != nil {
+			return fmt.Errorf("%w: journal: %w; and to take it back: %w", ErrUnfinished, err, err2)
+		}
+		return fmt.Errorf("journal: %w", err)
 	}
 	j.fresh = true
 	done, err := s.finish(j)

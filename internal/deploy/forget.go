@@ -27,7 +27,11 @@ func (t *Target) Forget(ctx context.Context, o ForgetOptions) (Result, error) {
 	if layout, err := t.readLayout(); err == nil && layout == "" && !exists(t.abs(dotMoult)) {
 		return Result{}, errors.Join(t.unregister(), fmt.Errorf("%s: %w", t.path, ErrNoTarget))
 	}
-	return t.locked(ctx, o.Name, func(s *state, res *Result) error {
+	if layout, err := t.readLayout(); err == nil && layout == "" && t.remains() {
+		_, err := t.Recover(ctx)
+		return Result{Schema: 1, Target: Path(t.path), Job: "forget"}, err
+	}
+	res, err := t.locked(ctx, o.Name, func(s *state, res *Result) error {
 		res.Job = "forget"
 		if s.layout == Shared {
 			if err := s.checkDisplaced(); err != nil && !o.Force {
@@ -36,6 +40,26 @@ func (t *Target) Forget(ctx context.Context, o ForgetOptions) (Result, error) {
 			return s.forgetShared()
 		}
 		return s.forgetOwned(ctx, o, res.From)
+	})
+	if errors.Is(err, errForgotten) {
+		return Result{Schema: 1, Target: Path(t.path), Job: "forget"}, nil
+	}
+	return res, err
+}
+
+// errForgotten: what a forget that was cut short had left is gone now, and there
+// is nothing else.
+var errForgotten = fmt.Errorf("%w: it was being forgotten, which is finished now", ErrNoTarget)
+
+// remains says that .moult holds nothing but what a forget that was cut short
+// leaves last.
+func (t *Target) remains() bool {
+	entries, err := os.ReadDir(t.abs(dotMoult))
+	if err != nil {
+		return false
+	}
+	return !slices.ContainsFunc(entries, func(e os.DirEntry) bool {
+		return e.Name() != "lock" && e.Name() != "layout" && e.Name() != "journal"
 	})
 }
 
@@ -91,7 +115,10 @@ func (s *state) forgetOwned(ctx context.Context, o ForgetOptions, live int) erro
 		return err
 	}
 	if err := s.decide(j); err != nil {
-		return errors.Join(fmt.Errorf("journal: %w", err), s.undecide())
+		if err2 := s.undecide(); err2 != nil {
+			return fmt.Errorf("%w: journal: %w; and to take it back: %w", ErrUnfinished, err, err2)
+		}
+		return fmt.Errorf("journal: %w", err)
 	}
 	if err := s.finishForget(j); err != nil {
 		return fmt.Errorf("%w: %w", ErrUnfinished, err)
@@ -186,38 +213,46 @@ func (s *state) forgetShared() error {
 	if err := s.t.fs.Rename(s.dir, gone); err != nil {
 		return err
 	}
-	if err := s.t.fs.SyncDir(dotMoult); err != nil {
-		return err
+	if err := errors.Join(s.t.fs.SyncDir(dotMoult), s.t.sweepForgotten()); err != nil {
+		return fmt.Errorf("%w: %w", ErrUnfinished, err)
 	}
-	return s.t.sweepForgotten()
+	return nil
 }
 
 // forgetPrefix begins the name of books that are on their way out.
 const forgetPrefix = ".forget-"
 
-// sweepForgotten goes on removing the books of products that were forgotten. The
-// last product takes .moult with it.
-func (t *Target) sweepForgotten() error {
+// removeForgotten goes on removing the books of products that were forgotten,
+// and says whether there were any.
+func (t *Target) removeForgotten() (any bool, err error) {
 	entries, err := os.ReadDir(t.abs(dotMoult))
 	if err != nil {
-		return err
+		return false, err
 	}
-	forgotten, others := false, false
 	for _, e := range entries {
 		if !strings.HasPrefix(e.Name(), forgetPrefix) {
-			others = others || e.IsDir()
 			continue
 		}
-		forgotten = true
 		if err := removeTree(t, dotMoult+"/"+e.Name()); err != nil {
-			return err
+			return true, err
 		}
+		any = true
 	}
-	switch {
-	case !forgotten:
-		return nil
-	case others:
-		return t.fs.SyncDir(dotMoult)
+	if !any {
+		return false, nil
+	}
+	return true, t.fs.SyncDir(dotMoult)
+}
+
+// sweepForgotten does that, and removes .moult if nothing else is in it: the
+// last product takes it along. The lock goes with it, so the caller must not go
+// on as if it had it.
+func (t *Target) sweepForgotten() error {
+	if _, err := t.removeForgotten(); err != nil {
+		return err
+	}
+	if !t.remains() || exists(t.abs(dotMoult+"/journal")) && exists(t.abs(layoutFile)) {
+		return nil // in use, or an owned target's journal, which recovery finishes
 	}
 	s := &state{t: t, layout: Shared, dir: dotMoult}
 	return s.removeBooks()

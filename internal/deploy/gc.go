@@ -80,7 +80,17 @@ func (s *state) collectAfter(ctx context.Context, r Retention, warnings []string
 	return c.Collected, warnings
 }
 
+// collect does what GC says. Its error is ErrUnfinished if something has gone
+// before.
 func (s *state) collect(ctx context.Context, r Retention, dry bool) (Collection, error) {
+	c, err := s.collectSome(ctx, r, dry)
+	if err != nil && !dry && (len(c.Collected) > 0 || len(c.Removed) > 0) && !errors.Is(err, ErrUnfinished) {
+		err = fmt.Errorf("%w: %w", ErrUnfinished, err)
+	}
+	return c, err
+}
+
+func (s *state) collectSome(ctx context.Context, r Retention, dry bool) (Collection, error) {
 	c := Collection{Schema: 1, Target: Path(s.t.path), Name: s.name, Collected: []int{}, Kept: []Kept{}}
 	candidates, err := s.candidates(r, &c)
 	if err != nil {
@@ -277,7 +287,7 @@ func (s *state) take(ctx context.Context, n int, c *Collection) error {
 		}
 	}
 	if err := s.removeTrash(n); err != nil {
-		return err
+		return fmt.Errorf("%w: %w", ErrUnfinished, err)
 	}
 	c.Collected = append(c.Collected, n)
 	c.FreedBytes += freed

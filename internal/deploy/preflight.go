@@ -211,6 +211,10 @@ func (p *plan) checkPlace(st *step, mounts []hostfacts.Mount, dirs map[string]bo
 	dir := parentOf(st.is)
 	if !dirs[dir] {
 		dirs[dir] = true
+		var top, here unix.Stat_t
+		if unix.Stat(p.s.t.path, &top) == nil && unix.Stat(p.s.t.abs(dir), &here) == nil && top.Dev != here.Dev {
+			p.problem(dir, "is another file system, or a subvolume of its own", "files cannot be moved across: make that a target of its own")
+		}
 		if why := unchangeable(p.s.t.abs(dir)); why != "" {
 			p.problem(dir, why, "chattr -ia "+p.s.t.abs(dir))
 		}

@@ -21,7 +21,7 @@ func (t *Target) Recover(ctx context.Context) ([]Recovered, error) {
 	if err != nil {
 		return nil, err
 	}
-	if layout == "" {
+	if layout == "" && !t.remains() {
 		return nil, fmt.Errorf("%s: %w", t.path, ErrNoTarget)
 	}
 	unlock, err := t.lock(ctx)
@@ -53,6 +53,35 @@ func (t *Target) Recover(ctx context.Context) ([]Recovered, error) {
 		}
 	}
 	return all, errors.Join(errs...)
+}
+
+// recoverAll brings all products of the target in order, for the sake of one: a
+// commit of a neighbour that was cut short may be about to place what this one
+// places too.
+func (t *Target) recoverAll(s *state) (*Recovered, error) {
+	states := []*state{s}
+	if s.layout == Shared {
+		all, err := t.states()
+		if err != nil {
+			return nil, err
+		}
+		for _, other := range all {
+			if other.dir != s.dir {
+				states = append(states, other)
+			}
+		}
+	}
+	var did *Recovered
+	for _, one := range states {
+		r, err := one.recoverLocked()
+		if err != nil {
+			return nil, err
+		}
+		if did == nil || did.Nothing {
+			did = r
+		}
+	}
+	return did, nil
 }
 
 // states are the books of all products of the target.
@@ -152,6 +181,11 @@ func (s *state) sweep(r *Recovered) error {
 	}
 	if err := s.sweepUncommitted(r); err != nil {
 		return err
+	}
+	for _, name := range []string{sourceCache + ".new", layoutFile + ".new"} {
+		if err := s.t.fs.Remove(name); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return err
+		}
 	}
 	for _, name := range []string{"live.new", "journal.new", "cache.new", "cache.source.new", "pins.json.new", "deferred.json.new", "made.json.new"} {
 		if exists(s.abs(name)) {

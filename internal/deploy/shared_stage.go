@@ -5,6 +5,7 @@ import (
 	"crypto/rand"
 	"encoding/hex"
 	"errors"
+	"fmt"
 	"io/fs"
 	"maps"
 	"path/filepath"
@@ -61,10 +62,10 @@ func (b *stager) stageShared(ctx context.Context) error {
 		switch {
 		case w.op.Kind == "mkdir":
 			if err := fsys.Mkdir(string(w.op.Temp)); err != nil {
-				return err
+				return forPath(w.op.Path, err)
 			}
 			if err := fsys.SetMeta(string(w.op.Temp), b.metaOf(w.st)); err != nil {
-				return err
+				return forPath(w.op.Path, err)
 			}
 		case w.op.Kind == "meta" || w.st.e.HardLink != "" && !w.beside:
 		default:
@@ -72,7 +73,8 @@ func (b *stager) stageShared(ctx context.Context) error {
 			files = append(files, w)
 		}
 	}
-	if err := parallel(ctx, len(files), func(i int) error { return b.makeTemp(files[i]) }); err != nil {
+	err := parallel(ctx, len(files), func(i int) error { return forPath(files[i].op.Path, b.makeTemp(files[i])) })
+	if err != nil {
 		return err
 	}
 	for i := range works {
@@ -98,6 +100,14 @@ func (b *stager) claims() []foundPath {
 		claims = append(claims, foundPath{Path: Path(st.is), Keep: Path(b.s.keepName(st.is, st.found)), Entry: toJSON(st.found), Claimed: true})
 	}
 	return claims
+}
+
+// forPath adds to an error which file it is about: a temporary's name says nothing.
+func forPath(path Path, err error) error {
+	if err == nil {
+		return nil
+	}
+	return fmt.Errorf("%s: %w", path.Quoted(), err)
 }
 
 // work is one operation with the step that it comes from.

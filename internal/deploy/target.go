@@ -131,8 +131,11 @@ func resolve(path string) (string, error) {
 		return "", err
 	}
 	real, err := filepath.EvalSymlinks(abs)
-	if !errors.Is(err, fs.ErrNotExist) {
-		return real, err
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return "", &fs.PathError{Op: "open", Path: abs, Err: err}
+	}
+	if err == nil {
+		return real, nil
 	}
 	if _, err := os.Lstat(abs); err == nil {
 		return "", refuse("", abs+" is a symbolic link to nowhere", "")

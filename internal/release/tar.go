@@ -121,7 +121,7 @@ func (t *tarReader) read(ctx context.Context, in io.Reader) error {
 		if err == io.EOF {
 			// archive/tar takes a missing end for an end. Of two blocks of
 			// zeros there must be one at least, after padding of less than one.
-			if counted.n-at < 512 {
+			if counted.n-at < 512 || !counted.endsInZeros() {
 				return errTruncatedTar
 			}
 			return drain(counted)
@@ -167,14 +167,32 @@ func drain(in io.Reader) error {
 }
 
 type countReader struct {
-	r io.Reader
-	n int64
+	r    io.Reader
+	n    int64
+	tail []byte // the end of what was read: enough to hold the last whole block
 }
 
 func (c *countReader) Read(p []byte) (int, error) {
 	n, err := c.r.Read(p)
 	c.n += int64(n)
+	c.tail = append(c.tail, p[max(0, n-1023):n]...)
+	c.tail = append(c.tail[:0], c.tail[max(0, len(c.tail)-1023):]...)
 	return n, err
+}
+
+// endsInZeros says whether the last whole block that was read is one of zeros,
+// as the end of an archive is, and a header never.
+func (c *countReader) endsInZeros() bool {
+	end := len(c.tail) - int(c.n%512)
+	if end < 512 {
+		return false
+	}
+	for _, b := range c.tail[end-512 : end] {
+		if b != 0 {
+			return false
+		}
+	}
+	return true
 }
 
 // member takes one member.
