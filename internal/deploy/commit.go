@@ -226,6 +226,7 @@ func (p *plan) run(ctx context.Context, commit bool) (Result, error) {
 	if err := s.t.register(); err != nil {
 		return res, err
 	}
+	p.warnOfExtra()
 	p.waits = !commit
 	n, err := p.stage(ctx)
 	if err != nil {
@@ -255,6 +256,19 @@ func (p *plan) run(ctx context.Context, commit bool) (Result, error) {
 		p.saveCache() // last: removing other names of a file moves its change time
 	}
 	return res, err
+}
+
+// warnOfExtra names what people have put among an owned release's own files: it
+// stays in its generation, out of sight once another one is live.
+func (p *plan) warnOfExtra() {
+	if p.s.layout != Owned || p.live == noGeneration {
+		return
+	}
+	extra, err := p.s.extra(p.live, p.liveM)
+	if err != nil || len(extra) == 0 {
+		return
+	}
+	p.warn("%s (%d in all) is no release's and stays in generation %d, below %s", extra[0].Quoted(), len(extra), p.live, p.s.abs(genDir(p.live)))
 }
 
 // nothingToDo ends a job whose release is live already.

@@ -23,6 +23,7 @@ func (s *state) readyShared(ctx context.Context, n int, res *Result, how *commit
 		return &RefusedError{b.problems}
 	}
 	res.Kept = b.kept
+	res.count(b.ops, b.m)
 	if dry {
 		return nil
 	}
@@ -41,6 +42,28 @@ func (s *state) readyShared(ctx context.Context, n int, res *Result, how *commit
 	return nil
 }
 
+// count is what operations do, for a result: generation 0 has no manifest that
+// would tell.
+func (res *Result) count(ops []op, m *release.Manifest) {
+	res.Added, res.Replaced, res.Removed, res.Same = 0, 0, 0, 0
+	for i := range m.Entries {
+		if m.Entries[i].Type != release.Dir {
+			res.Same++
+		}
+	}
+	for _, o := range ops {
+		switch o.Kind {
+		case "place":
+			res.Added++
+		case "swap":
+			res.Replaced++
+		case "remove":
+			res.Removed++
+		}
+	}
+	res.Same = max(0, res.Same-res.Added-res.Replaced)
+}
+
 // back is a rollback of a shared target, before anything is changed.
 type back struct {
 	s        *state
@@ -52,6 +75,7 @@ type back struct {
 	problems []Problem
 	kept     []Path
 	planned  map[string]bool // paths in the target that an entry of m has settled
+	regroup  map[string]bool // paths of m that are not hard links as m wants them
 }
 
 func (s *state) planBack(n, live int) (*back, error) {
@@ -74,6 +98,7 @@ func (s *state) planBack(n, live int) (*back, error) {
 	if err := b.foreign(); err != nil {
 		return nil, err
 	}
+	b.regroup = s.misgrouped(b.m)
 	for i := range b.m.Entries {
 		if err := b.want(&b.m.Entries[i]); err != nil {
 			return nil, err
@@ -133,10 +158,7 @@ func (b *back) want(e *release.Entry) error {
 	}
 	want := fixOwners(*e, uid, gid)
 	if e.Type == release.Dir {
-		if !exists(b.s.t.abs(at)) {
-			b.ops = append(b.ops, op{Kind: "mkdir", Path: Path(at), New: toJSON(&want)})
-		}
-		return nil
+		return b.wantDir(e, at, &want)
 	}
 	f, ok := b.found[at]
 	if !ok {
@@ -150,6 +172,24 @@ func (b *back) want(e *release.Entry) error {
 		return nil
 	}
 	return b.restore(at, f)
+}
+
+// wantDir plans a directory: made again, or with the mode that it had, if the
+// live release has given it another.
+func (b *back) wantDir(e *release.Entry, at string, want *release.Entry) error {
+	now, err := find(b.s.t.abs(at), "", nil)
+	if errors.Is(err, fs.ErrNotExist) {
+		b.ops = append(b.ops, op{Kind: "mkdir", Path: Path(at), New: toJSON(want)})
+		return nil
+	}
+	was := b.liveM.Find(e.Path)
+	if err != nil || now.Type != release.Dir || was == nil || entriesDiffer(e, was, false) == "" {
+		return err
+	}
+	if differs(want, atoi(want.Owner), atoi(want.Group), &now, false) != "" {
+		b.ops = append(b.ops, op{Kind: "meta", Path: Path(at), Old: toJSON(&now), New: toJSON(want)})
+	}
+	return nil
 }
 
 // theirs says whether a file that the user may change was changed since the
@@ -180,7 +220,8 @@ func (b *back) restore(path string, f foundPath) error {
 		return err
 	}
 	uid, gid := atoi(want.Owner), atoi(want.Group)
-	if !missing && differs(want, uid, gid, &now, false) == "" {
+	same := !missing && differs(want, uid, gid, &now, b.m.Times) == ""
+	if same && (!b.regroup[path] || !exists(b.s.t.abs(string(f.Keep)))) {
 		return nil
 	}
 	if !missing && (now.Type == release.Dir || now.Type == entryTypeOther) {

@@ -1,6 +1,7 @@
 package deploy
 
 import (
+	"cmp"
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
@@ -254,46 +255,69 @@ func (p *plan) compareMissing(st *step) error {
 	return nil
 }
 
-// joinHardLinks replaces a group of hard links as a whole, if one of it has to
-// be, or if they are one inode no longer.
+// joinHardLinks replaces groups of hard links as a whole: where one of a group
+// has to be, and where the files are not the inodes that the release wants.
 func (p *plan) joinHardLinks() {
-	groups := map[string][]int{}
+	wrong := p.s.misgrouped(p.m)
+	torn := map[string]bool{} // groups of which a part is replaced
+	group := func(st *step) string { return cmp.Or(st.e.HardLink, st.e.Path) }
 	for i := range p.steps {
-		if e := p.steps[i].e; e.HardLink != "" {
-			groups[e.HardLink] = append(groups[e.HardLink], i)
+		st := &p.steps[i]
+		if st.e.Type == release.File && (wrong[st.is] || st.act != actLink) {
+			torn[group(st)] = true
 		}
 	}
 	for i := range p.steps {
-		members := groups[p.steps[i].e.Path]
-		if len(members) == 0 {
-			continue
-		}
-		members = append(members, i)
-		if p.linkedTogether(members) {
-			continue
-		}
-		for _, m := range members {
-			if st := &p.steps[m]; st.act == actLink {
-				st.act, st.why = actCopy, "hard links"
-			}
+		if st := &p.steps[i]; st.e.Type == release.File && st.act == actLink && torn[group(st)] {
+			st.act, st.why = actCopy, "hard links"
 		}
 	}
 }
 
-func (p *plan) linkedTogether(members []int) bool {
-	var first unix.Stat_t
-	for k, i := range members {
+// misgrouped are the places of a release's files whose hard links are not as it
+// wants them: a group that is several inodes, or one inode that is several
+// groups.
+func (s *state) misgrouped(m *release.Manifest) map[string]bool {
+	type inode struct{ dev, ino uint64 }
+	groupOf := map[inode]map[string][]string{} // inode → group → places
+	inodesOf := map[string]map[inode]bool{}
+	placesOf := map[string][]string{}
+	for i := range m.Entries {
+		e := &m.Entries[i]
+		at, why := s.t.resolvePath(e.Path)
 		var st unix.Stat_t
-		if p.steps[i].act != actLink || unix.Lstat(p.s.t.abs(p.steps[i].is), &st) != nil {
-			return false
+		if e.Type != release.File || why != "" || unix.Lstat(s.t.abs(at), &st) != nil {
+			continue
 		}
-		if k == 0 {
-			first = st
-		} else if st.Ino != first.Ino || st.Dev != first.Dev {
-			return false
+		group, id := cmp.Or(e.HardLink, e.Path), inode{st.Dev, st.Ino}
+		if groupOf[id] == nil {
+			groupOf[id] = map[string][]string{}
+		}
+		groupOf[id][group] = append(groupOf[id][group], at)
+		if inodesOf[group] == nil {
+			inodesOf[group] = map[inode]bool{}
+		}
+		inodesOf[group][id] = true
+		placesOf[group] = append(placesOf[group], at)
+	}
+	wrong := map[string]bool{}
+	for _, groups := range groupOf {
+		if len(groups) > 1 {
+			for _, places := range groups {
+				for _, at := range places {
+					wrong[at] = true
+				}
+			}
 		}
 	}
-	return true
+	for group, inodes := range inodesOf {
+		if len(inodes) > 1 {
+			for _, at := range placesOf[group] {
+				wrong[at] = true
+			}
+		}
+	}
+	return wrong
 }
 
 // keepName is where what was at a path lies, for the way back: below objects,
