@@ -221,7 +221,10 @@ func (b *back) restore(path string, f foundPath) error {
 	}
 	uid, gid := atoi(want.Owner), atoi(want.Group)
 	same := !missing && differs(want, uid, gid, &now, b.m.Times) == ""
-	if same && (!b.regroup[path] || !exists(b.s.t.abs(string(f.Keep)))) {
+	// Equal bytes are not enough where it was displaced all the same: for its
+	// hard links, or by a release of which it is a part no longer.
+	_, displaced := b.found[path]
+	if same && (!displaced && !b.regroup[path] || !b.otherInode(path, f.Keep)) {
 		return nil
 	}
 	if !missing && (now.Type == release.Dir || now.Type == entryTypeOther) {
@@ -249,6 +252,13 @@ func (b *back) restore(path string, f foundPath) error {
 	}
 	b.ops = append(b.ops, o)
 	return nil
+}
+
+// otherInode says that what lies at keep is there, and another file than what
+// is at path.
+func (b *back) otherInode(path string, keep Path) bool {
+	at := b.s.t.abs(string(keep))
+	return exists(at) && !oneInode(at, b.s.t.abs(path))
 }
 
 // drop plans the removal of what only the live release has.

@@ -286,10 +286,15 @@ func (s *state) misgrouped(m *release.Manifest) map[string]bool {
 		e := &m.Entries[i]
 		at, why := s.t.resolvePath(e.Path)
 		var st unix.Stat_t
-		if e.Type != release.File || why != "" || unix.Lstat(s.t.abs(at), &st) != nil {
+		if e.Type != release.File || why != "" {
 			continue
 		}
-		group, id := cmp.Or(e.HardLink, e.Path), inode{st.Dev, st.Ino}
+		group, id := cmp.Or(e.HardLink, e.Path), inode{}
+		if unix.Lstat(s.t.abs(at), &st) == nil {
+			id = inode{st.Dev, st.Ino}
+		} else {
+			id.ino = -uint64(i) - 1 // missing is an inode of its own
+		}
 		if groupOf[id] == nil {
 			groupOf[id] = map[string][]string{}
 		}
