@@ -36,7 +36,7 @@ with them. A target whose directory is gone for good is taken off the list.`,
 		},
 	}
 	c.Flags().StringVar(&o.Name, "name", "", "the product `NAME`, where several share the target")
-	c.Flags().BoolVar(&o.Force, "force", false, "even if processes still use other generations")
+	c.Flags().BoolVar(&o.Force, "force", false, "even if processes still use other generations, and\nif they hold what was there before moult")
 	waitFlag(c.Flags(), &w)
 	return c
 }

@@ -31,6 +31,8 @@ type options struct {
 	scale   float64 // of the number of files and bytes
 	json    bool
 	seconds bool
+
+	markdown bool
 }
 
 func main() {
@@ -53,8 +55,11 @@ func run(args []string, stdout, stderr io.Writer) int {
 	report, err := measureAll(ctx, o, stderr)
 	if report != nil {
 		write := report.writeText
-		if o.json {
+		switch {
+		case o.json:
 			write = report.writeJSON
+		case o.markdown:
+			write = report.writeMarkdown
 		}
 		err = errors.Join(err, write(stdout, o))
 	}
@@ -75,6 +80,7 @@ func parse(args []string, stderr io.Writer) (options, error) {
 	flags.IntVar(&o.rounds, "rounds", 5, "how often each job is done")
 	flags.Float64Var(&o.scale, "scale", 1, "multiply the files and bytes of the trees, 0.1 for a quick try")
 	flags.BoolVar(&o.json, "json", false, "print one JSON document, with every sample")
+	flags.BoolVar(&o.markdown, "markdown", false, "print the table of docs/bench.md")
 	flags.BoolVar(&o.seconds, "seconds", false, "print medians in seconds, CPU time and memory too, as context")
 	flags.Usage = func() {
 		fmt.Fprintln(stderr, "usage: go run ./internal/bench [flags]")

@@ -168,7 +168,7 @@ func (s *Section) writeText(b *strings.Builder, o options) {
 		if !c.Met {
 			mark = "NOT MET"
 		}
-		fmt.Fprintf(b, "  %s  %s: %s, at most %s %s\n", mark, c.What, number(c.Value), number(c.AtMost), c.Unit)
+		fmt.Fprintf(b, "  %s  %s: %s, at most %s %s\n", mark, c.What, c.value(), number(c.AtMost), c.Unit)
 	}
 	for _, skip := range s.Skipped {
 		fmt.Fprintf(b, "  skipped  %s: %s\n", skip.Name, skip.Why)
@@ -195,6 +195,14 @@ func bySeconds(a, b Sample) int {
 		return 1
 	}
 	return 0
+}
+
+// value is the number, in as many digits as tell it from the target.
+func (c *Check) value() string {
+	if text := number(c.Value); c.Met || text != number(c.AtMost) {
+		return text
+	}
+	return fmt.Sprintf("%.4g", c.Value)
 }
 
 // number has two digits after the point, or none if it is great.

@@ -209,6 +209,9 @@ func (s *state) removeBooks() error {
 // forgetShared removes one product's books; its files stay where they are. The
 // last product takes .moult with it.
 func (s *state) forgetShared() error {
+	if err := s.dropUncommitted(); err != nil {
+		return err // with the temporaries that only it knows of
+	}
 	gone := dotMoult + "/" + forgetPrefix + s.name
 	if err := s.t.fs.Rename(s.dir, gone); err != nil {
 		return err
@@ -261,16 +264,27 @@ func (t *Target) sweepForgotten() error {
 // checkDisplaced refuses to remove what was at the paths of the release before
 // moult.
 func (s *state) checkDisplaced() error {
-	displaced, err := s.readFound(0)
+	ns, err := s.generations()
 	if err != nil {
 		return err
 	}
-	maps.DeleteFunc(displaced, func(_ string, f foundPath) bool { return !exists(s.t.abs(string(f.Keep))) })
-	if len(displaced) == 0 {
-		return nil
+	for _, n := range ns {
+		m, err := s.manifest(n)
+		if err != nil {
+			return err
+		}
+		displaced, err := s.readFound(n)
+		if err != nil {
+			return err
+		}
+		own := s.t.places(m)
+		maps.DeleteFunc(displaced, func(path string, f foundPath) bool { return own[path] || !exists(s.t.abs(string(f.Keep))) })
+		if len(displaced) > 0 {
+			path := sortedKeys(displaced)[0]
+			return refuse(path, fmt.Sprintf("what was there before moult is kept for a rollback to %d, and would go (%d in all)", n, len(displaced)), fmt.Sprintf("roll back to %d, or --force", n))
+		}
 	}
-	path := sortedKeys(displaced)[0]
-	return refuse(path, fmt.Sprintf("what was there before moult is kept for a rollback to 0, and would go (%d in all)", len(displaced)), "roll back to 0, or --force")
+	return nil
 }
 
 // checkForget refuses to remove what is nobody's but the user's: what was there

@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"encoding/json"
 	"errors"
+	"io"
 	"io/fs"
 	"os"
 	"os/user"
@@ -77,16 +78,27 @@ func (s *state) history() ([]Record, error) {
 	}
 	defer f.Close()
 	var records []Record
-	lines := bufio.NewScanner(f)
-	lines.Buffer(nil, 1<<20)
-	for lines.Scan() {
+	for lines := bufio.NewReaderSize(f, 1<<16); ; {
+		line, err := lines.ReadSlice('\n')
+		long := errors.Is(err, bufio.ErrBufferFull)
 		r := Record{From: noGeneration, To: noGeneration}
-		if json.Unmarshal(lines.Bytes(), &r) == nil && r.Schema > 0 {
+		if !long && json.Unmarshal(line, &r) == nil && r.Schema > 0 && plausible(r.From) && plausible(r.To) {
 			records = append(records, r)
 		}
+		for errors.Is(err, bufio.ErrBufferFull) {
+			_, err = lines.ReadSlice('\n') // the rest of what no command of ours has written
+		}
+		if err == io.EOF {
+			return records, nil
+		}
+		if err != nil {
+			return nil, err
+		}
 	}
-	return records, lines.Err()
 }
+
+// plausible says that a number can be that of a generation, or none.
+func plausible(n int) bool { return n >= noGeneration && n < 1<<31 }
 
 // History returns what was done to a product of the target, oldest first.
 func (t *Target) History(name string) ([]Record, error) {

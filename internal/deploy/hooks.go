@@ -49,6 +49,9 @@ func runGroup(cmd *exec.Cmd) (out []byte, err error) {
 	cmd.Cancel = func() error { return syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL) }
 	cmd.WaitDelay = time.Second
 	err = cmd.Run()
+	if errors.Is(err, exec.ErrWaitDelay) {
+		err = nil // it has ended well; something that it has started goes on
+	}
 	return b.Bytes(), err
 }
 

@@ -68,15 +68,15 @@ type op struct {
 
 // entry is a [release.Entry] in JSON.
 type entry struct {
-	Type   string            `json:"type"`
-	Mode   uint32            `json:"mode"`
-	Owner  string            `json:"owner"`
-	Group  string            `json:"group"`
-	Size   int64             `json:"size,omitempty"`
-	Digest string            `json:"digest,omitempty"`
-	Text   Path              `json:"text,omitempty"`
-	Xattrs map[string][]byte `json:"xattrs,omitempty"`
-	MTime  int64             `json:"mtime,omitempty"`
+	Type   string          `json:"type"`
+	Mode   uint32          `json:"mode"`
+	Owner  string          `json:"owner"`
+	Group  string          `json:"group"`
+	Size   int64           `json:"size,omitempty"`
+	Digest string          `json:"digest,omitempty"`
+	Text   Path            `json:"text,omitempty"`
+	Xattrs map[Path][]byte `json:"xattrs,omitempty"`
+	MTime  int64           `json:"mtime,omitempty"`
 }
 
 func toJSON(e *release.Entry) *entry {
@@ -89,9 +89,9 @@ func toJSON(e *release.Entry) *entry {
 	}
 	for name, value := range e.Xattrs {
 		if j.Xattrs == nil {
-			j.Xattrs = map[string][]byte{}
+			j.Xattrs = map[Path][]byte{}
 		}
-		j.Xattrs[name] = []byte(value)
+		j.Xattrs[Path(name)] = []byte(value)
 	}
 	return j
 }
@@ -114,7 +114,7 @@ func (j *entry) entry(path string) (*release.Entry, error) {
 		if e.Xattrs == nil {
 			e.Xattrs = map[string]string{}
 		}
-		e.Xattrs[name] = string(value)
+		e.Xattrs[string(name)] = string(value)
 	}
 	return e, nil
 }

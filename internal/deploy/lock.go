@@ -11,6 +11,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"moult.example/internal/disk"
 )
 
 // lock takes the target's lock, making the target if need be, and returns what
@@ -19,19 +21,48 @@ import (
 // The lock is an flock(2) on .moult/lock, mode 0600: one on the directory
 // itself could be held for ever by anybody who may read it.
 func (t *Target) lock(ctx context.Context) (unlock func(), err error) {
-	if err := t.create(); err != nil {
-		return nil, err
-	}
-	if !exists(t.abs(lockFile)) {
-		f, err := t.fs.Create(lockFile)
-		if err == nil {
-			err = f.Close()
-		}
-		if err != nil && !errors.Is(err, fs.ErrExist) {
+	for {
+		if err := t.create(); err != nil {
 			return nil, err
 		}
+		if err := t.checkTrust(); err != nil {
+			return nil, err
+		}
+		if !exists(t.abs(lockFile)) {
+			f, err := t.fs.Create(lockFile)
+			if err == nil {
+				err = errors.Join(f.SetMeta(disk.Meta{UID: -1, GID: -1, Mode: 0o600}), f.Close())
+			}
+			if err != nil && !errors.Is(err, fs.ErrExist) {
+				return nil, err
+			}
+		}
+		unlock, err = t.relock(ctx)
+		if !errors.Is(err, fs.ErrNotExist) || ctx.Err() != nil {
+			return unlock, err
+		}
+		// A forget took the lock with it: there is a new target to be made.
 	}
-	return t.relock(ctx)
+}
+
+// checkTrust refuses to act on what another user may have written: whoever can
+// write in .moult can have us run hooks and rename files. Only the directory
+// itself is looked at, because nobody else can have made anything in it then.
+func (t *Target) checkTrust() error {
+	path := t.abs(dotMoult)
+	var st unix.Stat_t
+	if err := unix.Lstat(path, &st); err != nil {
+		return &fs.PathError{Op: "lstat", Path: path, Err: err}
+	}
+	switch {
+	case st.Mode&unix.S_IFMT != unix.S_IFDIR:
+		return refuse(dotMoult, "is not a directory", "")
+	case int(st.Uid) != os.Geteuid() && st.Uid != 0:
+		return refuse(dotMoult, fmt.Sprintf("belongs to another user (uid %d), whose hooks and journal would be run as this one", st.Uid), "run moult as that user")
+	case st.Mode&0o022 != 0:
+		return refuse(dotMoult, fmt.Sprintf("may be written to by others (mode %04o)", st.Mode&0o7777), "chmod go-w "+path)
+	}
+	return nil
 }
 
 // relock is lock for a target that is there already.

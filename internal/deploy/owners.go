@@ -7,6 +7,7 @@ import (
 	"slices"
 	"strconv"
 
+	"moult.example/internal/disk"
 	"moult.example/internal/release"
 )
 
@@ -63,6 +64,9 @@ func lookUp(known map[string]int, name string, ask func(string) (int, error)) (i
 		if id, err = ask(name); err != nil {
 			return 0, err
 		}
+	}
+	if id > disk.MaxID {
+		return 0, fmt.Errorf("%s is beyond the highest id, %d", name, int64(disk.MaxID))
 	}
 	known[name] = id
 	return id, nil

@@ -7,6 +7,8 @@ import (
 	"io/fs"
 	"slices"
 
+	"golang.org/x/sys/unix"
+
 	"moult.example/internal/release"
 )
 
@@ -204,12 +206,20 @@ func (s *state) carryBack(n int, e *release.Entry, from, to string, now *release
 	dir := parentOf(to)
 	old, err := find(s.t.abs(to), "", nil)
 	if err == nil && old.Type == release.File && (now.Type == 0 || old.Digest != now.Digest) && old.Digest == e.Digest {
-		if err := fsys.Rename(to, to+newSuffix); err != nil {
+		// Never over what is there: it may be the user's notes, or the release's.
+		switch err := fsys.Place(to, to+newSuffix); {
+		case err == nil:
+			res.New = append(res.New, Path(e.Path+newSuffix))
+		case errors.Is(err, fs.ErrExist), errors.Is(err, unix.ENAMETOOLONG):
+			res.Warnings = append(res.Warnings, fmt.Sprintf("the release's own %s is not laid beside the changed one: %v", Path(e.Path).Quoted(), err))
+		default:
 			return err
 		}
-		res.New = append(res.New, Path(e.Path+newSuffix))
 	}
 	if now.Type == 0 {
+		if err := fsys.Remove(to); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return err
+		}
 		return fsys.SyncDir(dir)
 	}
 	temp := join(dir, tempName())

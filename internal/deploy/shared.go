@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"path/filepath"
 	"runtime"
 	"runtime/debug"
 	"slices"
@@ -215,6 +216,9 @@ func (s *state) redoAll(j *journal) (out outcome, err error) {
 	out.switched = true // from here on there is no way back
 	for i := range j.Ops {
 		mine, err := s.redoOp(&j.Ops[i])
+		if errors.Is(err, unix.ENOTDIR) || errors.Is(err, unix.ELOOP) || errors.Is(err, fs.ErrNotExist) {
+			mine, err = false, nil // its directory is somebody else's by now
+		}
 		if err != nil {
 			return out, err
 		}
@@ -285,6 +289,9 @@ func (s *state) redoMkdir(o *op) (mine bool, err error) {
 type foundEntry struct{ release.Entry }
 
 func (s *state) lookAt(name Path) (*foundEntry, error) {
+	if !s.isReal(parentOf(string(name))) {
+		return nil, nil
+	}
 	e, err := find(s.t.abs(string(name)), "", nil)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, nil
@@ -293,6 +300,13 @@ func (s *state) lookAt(name Path) (*foundEntry, error) {
 		return nil, err
 	}
 	return &foundEntry{e}, nil
+}
+
+// isReal says that a directory of the target is there, and no symbolic link on
+// the way to it: what is looked at has to be what would be changed.
+func (s *state) isReal(dir string) bool {
+	real, err := filepath.EvalSymlinks(s.t.abs(dir))
+	return err == nil && real == filepath.Clean(s.t.abs(dir))
 }
 
 func (f *foundEntry) is(want *entry) bool {
@@ -319,7 +333,7 @@ func (s *state) finishBooks(j *journal, out *outcome) error {
 				return err
 			}
 		}
-		if o.Temp == "" || !exists(s.t.abs(string(o.Temp))) {
+		if o.Temp == "" || !exists(s.t.abs(string(o.Temp))) || !s.isReal(parentOf(string(o.Temp))) {
 			continue
 		}
 		var err error

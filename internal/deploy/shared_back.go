@@ -104,8 +104,10 @@ func (s *state) planBack(n, live int) (*back, error) {
 			return nil, err
 		}
 	}
+	// What is there now and is not the live release's is somebody's, and newer.
+	ours := s.t.places(b.liveM)
 	for _, path := range sortedKeys(b.found) {
-		if !b.planned[path] {
+		if !b.planned[path] && (ours[path] || !exists(s.t.abs(path))) {
 			if err := b.restore(path, b.found[path]); err != nil {
 				return nil, err
 			}

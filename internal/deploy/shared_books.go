@@ -42,10 +42,33 @@ func (s *state) writeFound(j *journal) error {
 			f.Paths = append(f.Paths, foundPath{Path: o.Path, Keep: o.Keep, Entry: o.Old})
 		}
 	}
-	if len(f.Paths) == 0 || j.From == noGeneration || !exists(s.abs(genDir(j.From))) {
+	if j.From != noGeneration && exists(s.abs(genDir(j.From))) {
+		f.Paths = append(s.claimed(j.From, f.Paths), f.Paths...)
+		if err := writeJSON(s.t.fs, s.file(genDir(j.From)+"/found.json"), f); err != nil {
+			return err
+		}
+	}
+	if j.Job != jobRollback {
 		return nil
 	}
-	return writeJSON(s.t.fs, s.file(genDir(j.From)+"/found.json"), f)
+	// What was displaced from there has been given back.
+	return writeJSON(s.t.fs, s.file(genDir(j.Generation)+"/found.json"), found{Schema: 1, Paths: s.claimed(j.Generation, nil)})
+}
+
+// claimed are the claims of a generation on paths that are not among these.
+func (s *state) claimed(n int, but []foundPath) []foundPath {
+	claims := []foundPath{}
+	have, err := s.readFound(n)
+	if err != nil {
+		return claims
+	}
+	for _, path := range sortedKeys(have) {
+		again := slices.ContainsFunc(but, func(f foundPath) bool { return string(f.Path) == path })
+		if f := have[path]; f.Claimed && !again {
+			claims = append(claims, f)
+		}
+	}
+	return claims
 }
 
 // readFound is what was displaced from a generation, by path. Only what still

@@ -271,8 +271,8 @@ func (s *state) syncDirs(dirs map[string]bool) error {
 		return s.t.fs.SyncFS()
 	}
 	for _, dir := range sortedKeys(dirs) {
-		if !exists(s.t.abs(dir)) {
-			continue // removed by the same job; its parent is among them
+		if !s.isReal(dir) {
+			continue // removed by the same job, whose parent is among them, or somebody else's
 		}
 		if err := s.t.fs.SyncDir(dir); err != nil {
 			return err

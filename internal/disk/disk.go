@@ -120,6 +120,10 @@ type File interface {
 	Close() error
 }
 
+// MaxID is the highest user or group id. The one above it means "leave it as it
+// is" to chown(2), and is nobody's.
+const MaxID = 1<<32 - 2
+
 // Meta is what a file carries beside its bytes.
 type Meta struct {
 	UID, GID int    // owner by number; -1 leaves it as it is

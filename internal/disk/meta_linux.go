@@ -19,6 +19,9 @@ const (
 // is replaced) before the mode is set; a capability is last, when the file
 // belongs to whom it should.
 func setMetaFd(fd int, m Meta) error {
+	if m.UID < -1 || m.UID > MaxID || m.GID < -1 || m.GID > MaxID {
+		return unix.EINVAL
+	}
 	if m.UID >= 0 || m.GID >= 0 {
 		if err := unix.Fchown(fd, m.UID, m.GID); err != nil {
 			return err
@@ -80,6 +83,9 @@ func ignoreMissing(err error) error {
 
 // setMetaLink sets what a symbolic link itself can have.
 func setMetaLink(dir int, base string, m Meta) error {
+	if m.UID < -1 || m.UID > MaxID || m.GID < -1 || m.GID > MaxID {
+		return unix.EINVAL
+	}
 	if m.UID >= 0 || m.GID >= 0 {
 		if err := unix.Fchownat(dir, base, m.UID, m.GID, unix.AT_SYMLINK_NOFOLLOW); err != nil {
 			return err

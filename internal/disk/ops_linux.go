@@ -65,6 +65,11 @@ func (r *Root) Append(name string, data []byte) error {
 		if st.Mode&unix.S_IFMT != unix.S_IFREG {
 			return unix.EINVAL // a FIFO would make us wait for a reader
 		}
+		if st.Size == 0 && st.Mode&0o7777 != 0o644 {
+			if err := unix.Fchmod(fd, 0o644); err != nil { // whatever the umask says
+				return err
+			}
+		}
 		for len(data) > 0 {
 			n, err := unix.Write(fd, data)
 			if err != nil && err != unix.EINTR {
