@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
+	"path/filepath"
 	"strings"
 	"sync"
 
@@ -269,6 +270,10 @@ func (p *plan) keepTheirs(st *step, was, now *release.Entry) error {
 		return nil // both made the same change
 	}
 	st.besideMe = st.e.Digest != was.Digest || st.e.Size != was.Size
+	if beside := st.e.Path + newSuffix; st.besideMe && (p.m.Find(beside) != nil || len(filepath.Base(beside)) > unix.NAME_MAX) {
+		st.besideMe = false
+		p.warn("the release's own %s is not laid beside the changed one: %s is taken, or too long a name", Path(st.e.Path).Quoted(), Path(beside).Quoted())
+	}
 	return nil
 }
 

@@ -222,7 +222,12 @@ func (s *state) carryBack(n int, e *release.Entry, from, to string, now *release
 		}
 		return fsys.SyncDir(dir)
 	}
-	temp := join(dir, tempName())
+	// Under a name that the next recovery takes for a stage that was cut short.
+	next, err := s.next()
+	if err != nil {
+		return err
+	}
+	temp := s.file(stageDir(next))
 	if err := copyFound(s.t, from, temp, now); err != nil {
 		return err
 	}
@@ -230,7 +235,7 @@ func (s *state) carryBack(n int, e *release.Entry, from, to string, now *release
 		return err
 	}
 	if err := fsys.Rename(temp, to); err != nil {
-		return err
+		return errors.Join(err, fsys.Remove(temp))
 	}
-	return fsys.SyncDir(dir)
+	return errors.Join(fsys.SyncDir(dir), fsys.SyncDir(s.file("generations")))
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 )
 
@@ -87,5 +88,27 @@ func TestConflictKept(t *testing.T) {
 	left, _ := filepath.Glob(dir + "/*/" + tempPrefix + "*")
 	if len(left) > 0 {
 		t.Errorf("left behind: %v", left)
+	}
+}
+
+// TestNewIsTaken: a release that has a file where its own version of a changed
+// one would be laid is applied all the same, and so is a name too long for it.
+func TestNewIsTaken(t *testing.T) {
+	long := "etc/" + strings.Repeat("x", 253)
+	config := "[[file]]\nmatch = \"etc/*\"\nkeep = true\n"
+	release := func(n string) tree {
+		return tree{"etc/conf": "conf " + n, "etc/conf.new": "new " + n, long: "long " + n, "moult.toml": config}
+	}
+	for _, layout := range []Layout{Owned, Shared} {
+		dir := filepath.Join(t.TempDir(), "app")
+		target := open(t, dir)
+		apply(t, target, release("1"), ApplyOptions{Layout: layout})
+		must(t, os.WriteFile(dir+"/etc/conf", []byte("mine"), 0o644))
+		must(t, os.WriteFile(dir+"/"+long, []byte("mine"), 0o644))
+		res := apply(t, target, release("2"), ApplyOptions{})
+		if len(res.Warnings) != 2 {
+			t.Errorf("%s: got %d warnings %q, want 2", layout, len(res.Warnings), res.Warnings)
+		}
+		want(t, dir, tree{"etc/conf": "mine", "etc/conf.new": "new 2", long: "mine"})
 	}
 }
