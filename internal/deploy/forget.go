@@ -59,7 +59,7 @@ func (t *Target) remains() bool {
 		return false
 	}
 	return !slices.ContainsFunc(entries, func(e os.DirEntry) bool {
-		return e.Name() != "lock" && e.Name() != "layout" && e.Name() != "journal"
+		return !slices.Contains([]string{"lock", "layout", "layout.new", "journal", "cache.source", "cache.source.new"}, e.Name())
 	})
 }
 

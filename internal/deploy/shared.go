@@ -344,7 +344,7 @@ func (s *state) finishBooks(j *journal, out *outcome) error {
 			err = removeTree(s.t, string(o.Temp))
 		}
 		if err != nil {
-			return err
+			return forPath(o.Path, err)
 		}
 	}
 	if err := errors.Join(s.writeFound(j), s.writeMade(j)); err != nil {
