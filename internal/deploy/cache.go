@@ -1,6 +1,7 @@
 package deploy
 
 import (
+	"context"
 	"os"
 	"sync"
 	"sync/atomic"
@@ -85,20 +86,43 @@ func (p *plan) saveSourceCache() {
 // is nothing to fail for, and it is not synced.
 func (p *plan) saveCache() {
 	fresh := release.NewCache()
+	base := p.s.t.path
+	if p.s.layout == Owned {
+		n := p.live
+		if p.n > 0 {
+			n = p.n
+		}
+		base = p.s.abs(genDir(n))
+	}
+	tree, err := os.Open(base)
+	if err != nil {
+		return
+	}
+	defer tree.Close()
+	stats := make([]release.Stat, len(p.steps))
+	seen := time.Now()
+	_ = parallel(context.Background(), len(p.steps), func(i int) error {
+		var u unix.Stat_t
+		if st := &p.steps[i]; st.e.Type == release.File && st.act != actKeep && !st.e.Digest.IsZero() &&
+			unix.Fstatat(int(tree.Fd()), st.is, &u, unix.AT_SYMLINK_NOFOLLOW) == nil {
+			stats[i] = statOf(&u)
+		}
+		return nil
+	})
 	for i := range p.steps {
-		st := &p.steps[i]
-		if st.e.Type != release.File || st.act == actKeep || st.e.Digest.IsZero() {
+		st, now := &p.steps[i], stats[i]
+		if now.Ino == 0 {
 			continue
 		}
 		was, digest, ok := p.cache.cache.Known(st.is)
 		if st.act == actCopy {
 			was, digest, ok = st.made, st.e.Digest, true
-			if first := p.m.Find(st.e.HardLink); first != nil && was.Ino == 0 {
+			if st.e.HardLink != "" && was.Ino == 0 {
 				ok = false // looked at when it is needed
 			}
 		}
-		if ok && digest == st.e.Digest {
-			restat(fresh, p.s.t.abs(p.pathOf(st)), st.is, was, digest)
+		if ok && digest == st.e.Digest && now.Dev == was.Dev && now.Ino == was.Ino && now.Size == was.Size && now.MTime == was.MTime {
+			fresh.Store(st.is, now, digest, seen)
 		}
 	}
 	p.s.writeCache(fresh)

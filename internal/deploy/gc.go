@@ -175,7 +175,7 @@ func (s *state) candidates(r Retention, c *Collection) ([]int, error) {
 		case !s.committed(n):
 			why = "staged"
 		}
-		if why == "" || why == "previous" {
+		if r.Bytes > 0 && (why == "" || why == "previous") {
 			bytes += s.bytesOf(n)
 		}
 		if !pins[n] {

@@ -36,24 +36,31 @@ type ranked struct {
 // which is why it comes before the journal.
 func (s *state) order(ops []op) {
 	all := make([]ranked, len(ops))
-	libs := map[string]linkcheck.Info{} // by soname and by file name
 	infos := make([]linkcheck.Info, len(ops))
+	byName := map[string]int{}  // libraries, by file name and by soname
+	links := map[string][]int{} // links, by the file name that they lead to
 	for i, o := range ops {
 		all[i] = ranked{op: o, rank: s.rank(o, &infos[i])}
-		if all[i].rank == rankLibrary {
-			libs[filepath.Base(string(o.Path))] = infos[i]
+		switch all[i].rank {
+		case rankLibrary:
+			byName[filepath.Base(string(o.Path))] = i
 			if name := infos[i].Soname; name != "" {
-				libs[name] = infos[i]
+				if _, is := byName[name]; !is {
+					byName[name] = i
+				}
 			}
+		case rankLink:
+			to := filepath.Base(string(o.New.Text))
+			links[to] = append(links[to], i)
 		}
 	}
-	for i := range all {
-		if all[i].rank == rankLibrary {
-			all[i].depth = needDepth(infos[i], libs, 0)
-		}
+	sorted := make([]int, len(ops))
+	for i := range sorted {
+		sorted[i] = i
 	}
-	slices.SortStableFunc(all, func(a, b ranked) int {
-		if c := cmp.Or(cmp.Compare(a.rank, b.rank), cmp.Compare(a.depth, b.depth)); c != 0 {
+	slices.SortStableFunc(sorted, func(i, j int) int {
+		a, b := &all[i], &all[j]
+		if c := cmp.Compare(a.rank, b.rank); c != 0 {
 			return c
 		}
 		if a.rank == rankRmdir {
@@ -61,9 +68,66 @@ func (s *state) order(ops []op) {
 		}
 		return cmp.Compare(a.op.Path, b.op.Path)
 	})
-	for i := range all {
-		ops[i] = all[i].op
+	// What a program of the release needs comes just before it, so that the
+	// time in which the two do not fit is short; all else comes earlier.
+	forProgram := map[int]bool{}
+	var mark func(i int)
+	mark = func(i int) {
+		for _, name := range infos[i].Needed {
+			if k, ok := byName[name]; ok && !forProgram[k] {
+				forProgram[k] = true
+				mark(k)
+			}
+		}
 	}
+	for i := range all {
+		if all[i].rank == rankProgram {
+			mark(i)
+		}
+	}
+	done := make([]bool, len(ops))
+	out := make([]op, 0, len(ops))
+	var emit func(i int)
+	emit = func(i int) {
+		if done[i] {
+			return
+		}
+		done[i] = true
+		for _, name := range infos[i].Needed {
+			if k, ok := byName[name]; ok {
+				emit(k)
+			}
+		}
+		out = append(out, all[i].op)
+		if all[i].rank == rankLibrary {
+			for _, k := range links[filepath.Base(string(all[i].op.Path))] {
+				emit(k)
+			}
+		}
+	}
+	for _, rank := range []int{rankDir, rankData} {
+		for _, i := range sorted {
+			if all[i].rank == rank {
+				emit(i)
+			}
+		}
+	}
+	for _, i := range sorted {
+		if all[i].rank == rankLibrary && !forProgram[i] {
+			emit(i)
+		}
+	}
+	for _, i := range sorted {
+		if all[i].rank == rankLink {
+			if _, ok := byName[filepath.Base(string(all[i].op.New.Text))]; !ok {
+				emit(i)
+			}
+		}
+	}
+	for _, i := range sorted {
+		emit(i)
+	}
+	copy(ops, out)
 }
 
 // needDepth is how long the longest chain of needed libraries below this one

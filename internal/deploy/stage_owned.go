@@ -5,6 +5,7 @@ import (
 	"errors"
 	"io/fs"
 	"os"
+	"strings"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -22,20 +23,50 @@ func (b *stager) stageOwned(ctx context.Context) error {
 			return err
 		}
 	}
-	var files, links []int
+	// A worker has a directory for itself: the kernel locks it for each name, so
+	// two would wait for each other.
+	in := map[string][]int{} // what to place, by directory
+	self := map[string]*step{}
+	var levels [][]string // directories, by how deep they are
+	var links []int
 	for i := range b.steps {
 		switch st := &b.steps[i]; {
 		case st.e.Type == release.Dir:
-			if err := fsys.Mkdir(b.dir + "/" + st.e.Path); err != nil {
-				return err
+			depth := strings.Count(st.e.Path, "/")
+			for len(levels) <= depth {
+				levels = append(levels, nil)
 			}
+			levels[depth] = append(levels[depth], st.e.Path)
+			self[st.e.Path] = st
 		case st.e.HardLink != "" && st.act != actKeep:
 			links = append(links, i)
 		default:
-			files = append(files, i)
+			dir := parentOf(st.e.Path)
+			in[dir] = append(in[dir], i)
 		}
 	}
-	err := parallel(ctx, len(files), func(i int) error { return b.placeOwned(&b.steps[files[i]]) })
+	dirs := []string{"."}
+	for _, level := range levels {
+		err := parallelBy(ctx, len(level), 1, func(i int) error { return fsys.Mkdir(b.dir + "/" + level[i]) })
+		if err != nil {
+			return err
+		}
+		dirs = append(dirs, level...)
+	}
+	err := parallelBy(ctx, len(dirs), 1, func(k int) error {
+		for _, i := range in[dirs[k]] {
+			if err := ctx.Err(); err != nil {
+				return err
+			}
+			if err := b.placeOwned(&b.steps[i]); err != nil {
+				return err
+			}
+		}
+		if st := self[dirs[k]]; st != nil && len(links) == 0 { // nothing is added to it any more
+			return fsys.SetMeta(b.dir+"/"+dirs[k], b.metaOf(st))
+		}
+		return nil
+	})
 	if err != nil {
 		return err
 	}
@@ -53,6 +84,9 @@ func (b *stager) stageOwned(ctx context.Context) error {
 	}
 	if err := b.writeBooks(); err != nil {
 		return err
+	}
+	if len(links) == 0 {
+		return fsys.SetMeta(b.dir, disk.Meta{UID: -1, GID: -1, Mode: 0o755})
 	}
 	return b.finishDirs()
 }

@@ -11,7 +11,8 @@ import (
 
 // file is the real [File].
 type file struct {
-	f *os.File // blocking, so that no runtime poller gets in the way
+	cloned bool
+	f      *os.File // blocking, so that no runtime poller gets in the way
 }
 
 func newFile(fd int, path string) *file {
@@ -43,6 +44,9 @@ func (f *file) Lock() error {
 
 // StartSync implements [File].
 func (f *file) StartSync() {
+	if f.cloned {
+		return
+	}
 	unix.SyncFileRange(f.fd(), 0, 0, unix.SYNC_FILE_RANGE_WRITE)
 }
 
@@ -95,6 +99,7 @@ func (f *file) clone(src *os.File, size int64) (done bool, err error) {
 	if err := unix.IoctlFileClone(f.fd(), int(src.Fd())); err != nil {
 		return false, nil
 	}
+	f.cloned = true
 	return true, f.finishCopy(src, size)
 }
 
@@ -106,6 +111,11 @@ func (f *file) finishCopy(src *os.File, size int64) error {
 	}
 	if st.Mode&unix.S_IFMT == unix.S_IFREG && st.Size < size {
 		return f.wrap("copy", io.ErrUnexpectedEOF)
+	}
+	var mine unix.Stat_t
+	if err := unix.Fstat(f.fd(), &mine); err == nil && mine.Size == size {
+		// XFS would zero the end of the last block, which is shared no longer then.
+		return nil
 	}
 	return f.Truncate(size)
 }
