@@ -129,18 +129,6 @@ func (p *plan) saveCache() {
 	p.saveSourceCache()
 }
 
-// pathOf is where a step's file is.
-func (p *plan) pathOf(st *step) string {
-	if p.s.layout == Shared {
-		return st.is
-	}
-	n := p.live
-	if p.n > 0 {
-		n = p.n
-	}
-	return p.s.file(genDir(n) + "/" + st.e.Path)
-}
-
 func (s *state) writeCache(c *release.Cache) {
 	_ = writeFile(s.t.fs, s.file("cache"), c.Encode(), false)
 }

@@ -27,9 +27,8 @@ const (
 )
 
 type ranked struct {
-	op    op
-	rank  int
-	depth int // libraries: how many others stand between it and one that needs none
+	op   op
+	rank int
 }
 
 // order sorts the operations of a commit. It reads the new files' headers,
@@ -128,21 +127,6 @@ func (s *state) order(ops []op) {
 		emit(i)
 	}
 	copy(ops, out)
-}
-
-// needDepth is how long the longest chain of needed libraries below this one
-// is, among those that change.
-func needDepth(info linkcheck.Info, libs map[string]linkcheck.Info, deep int) int {
-	if deep > 32 {
-		return deep // a circle: any order is as good
-	}
-	longest := 0
-	for _, name := range info.Needed {
-		if below, ok := libs[name]; ok {
-			longest = max(longest, 1+needDepth(below, libs, deep+1))
-		}
-	}
-	return longest
 }
 
 func (s *state) rank(o op, info *linkcheck.Info) int {
