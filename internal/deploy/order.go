@@ -13,8 +13,8 @@ import (
 	"moult.example/internal/release"
 )
 
-// The ranks of a commit in a shared target, in the order in which they become
-// visible.
+// The ranks of what a commit in a shared target does: order says in which order
+// they become visible.
 const (
 	rankDir     = iota // directories
 	rankLibrary        // libraries, those first that others need
