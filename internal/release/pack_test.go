@@ -180,7 +180,7 @@ func TestPackRealTree(t *testing.T) {
 		}
 	}
 	if root == "" {
-		t.Skip("there is no tree to pack")
+		testneed.Skip(t, "there is no tree to pack")
 	}
 	r := open(t, root, Options{})
 	got := open(t, packFile(t, r), Options{})
