@@ -100,7 +100,7 @@ func (p *plan) saveCache() {
 	}
 	defer tree.Close()
 	stats := make([]release.Stat, len(p.steps))
-	seen := time.Now()
+	seen := release.Now()
 	_ = parallel(context.Background(), len(p.steps), func(i int) error {
 		var u unix.Stat_t
 		if st := &p.steps[i]; st.e.Type == release.File && st.act != actKeep && !st.e.Digest.IsZero() &&
@@ -135,7 +135,7 @@ func (s *state) writeCache(c *release.Cache) {
 
 // restat stores a file that is known by was under the change time of now.
 func restat(c *release.Cache, path, key string, was release.Stat, d release.Digest) {
-	seen := time.Now()
+	seen := release.Now()
 	var u unix.Stat_t
 	if unix.Lstat(path, &u) != nil {
 		return

@@ -70,7 +70,7 @@ func find(path, key string, cache *known) (release.Entry, error) {
 		e.Digest = digest
 		return e, nil
 	}
-	seen := time.Now()
+	seen := release.Now()
 	if e.Digest, err = hashFile(path); err != nil {
 		return e, err
 	}

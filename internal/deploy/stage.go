@@ -12,7 +12,6 @@ import (
 	"strings"
 	"sync"
 	"sync/atomic"
-	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -147,7 +146,7 @@ func (b *stager) copyBytes(f disk.File, src io.ReadCloser, e *release.Entry) (di
 // The source is digested after it was copied; that it is the same before and
 // after, by size and times, says that the digest is that of the copy.
 func (b *stager) copyOpen(f disk.File, src *os.File, e *release.Entry) (digest release.Digest, err error) {
-	seen := time.Now()
+	seen := release.Now()
 	if err := f.CopyFrom(src, e.Size); errors.Is(err, io.ErrUnexpectedEOF) {
 		return digest, changed(e)
 	} else if err != nil {

@@ -21,9 +21,9 @@ import (
 // size and the modification time back does not help. But the clock of change
 // times has ticks, so a write in the same tick as an earlier one, and after the
 // look at the file, would go unseen (git calls such entries racily clean). So
-// [Cache.Store] takes an entry only if the file had last changed at least a
-// tick, with a margin, before it was looked at. A file that has just been
-// written is read again the next time, or stored after the margin has passed.
+// [Cache.Store] takes an entry only if the file had last changed in an earlier
+// tick than that in which it was looked at. A file that has just been written is
+// read again the next time, or stored a tick later.
 //
 // One writer is never seen: one that has mapped the file, writes to a page that
 // it has already made dirty, and has not been written back in between; the
@@ -80,8 +80,9 @@ func (c *Cache) Lookup(path string, st Stat) (Digest, bool) {
 }
 
 // Store remembers that the file at path has that digest. Its stat(2) was st at
-// the moment seen or later, before its bytes were read, and still is; or the
-// caller has written the bytes, and knows that nobody else has, until it looked.
+// the moment seen, by [Now], or later, before its bytes were read, and still
+// is; or the caller has written the bytes, and knows that nobody else has, until
+// it looked.
 // What could change unseen is not remembered (see [Cache]).
 func (c *Cache) Store(path string, st Stat, d Digest, seen time.Time) {
 	if !st.settled(seen) || d.IsZero() {

@@ -66,7 +66,7 @@ func (r *Release) hashAll(ctx context.Context, todo []int) error {
 				if n >= len(todo) {
 					return
 				}
-				seen := time.Now()
+				seen := Now()
 				err := r.hash(ctx, todo[n], buf)
 				mu.Lock()
 				if err == nil {

@@ -37,23 +37,29 @@ func nanoseconds(t unix.Timespec) int64 {
 	return t.Nano()
 }
 
-// margin is how long before a look at a file its last change must have been, so
-// that a change after the look is certain to give it another change time.
-//
-// The kernel stamps files with a clock that moves once a tick (1 to 10 ms): two
-// writes within a tick leave the same times. Multigrain timestamps (Linux 6.13
-// on ext4, XFS, btrfs and tmpfs) give a file that was looked at a new time on
-// its next change, but other kernels and file systems do not. A change time in
-// whole milliseconds is taken for that of a file system which keeps seconds, or
-// two as FAT does: the price of a mistake is that a file is read again.
-func margin(ctime int64) time.Duration {
-	if ctime%1e6 == 0 {
-		return 2100 * time.Millisecond
+// Now is the moment by the clock that the kernel stamps files with,
+// CLOCK_REALTIME_COARSE of clock_gettime(2): it moves once a tick (1 to 10 ms)
+// and is behind [time.Now] by up to that.
+func Now() time.Time {
+	var t unix.Timespec
+	if unix.ClockGettime(unix.CLOCK_REALTIME_COARSE, &t) != nil {
+		return time.Now().Add(-10 * time.Millisecond) // the longest tick
 	}
-	return 20 * time.Millisecond
+	return time.Unix(t.Unix())
 }
 
-// settled says that a change after the moment seen cannot leave st as it is.
+// settled says that a change after the moment seen, by [Now], cannot leave st
+// as it is.
+//
+// Two writes within a tick leave the same times. But what is changed after the
+// look is stamped with that clock as it was at the look, or later: a change time
+// before it cannot come back. (Multigrain timestamps, Linux 6.13 on ext4, XFS,
+// btrfs and tmpfs, are never behind that clock.) A change time in whole
+// milliseconds is taken for that of a file system which keeps seconds, or two as
+// FAT does: the price of a mistake is that a file is read again.
 func (st Stat) settled(seen time.Time) bool {
-	return st.CTime != 0 && st.CTime <= seen.Add(-margin(st.CTime)).UnixNano()
+	if st.CTime%1e6 == 0 {
+		seen = seen.Add(-2100 * time.Millisecond)
+	}
+	return st.CTime != 0 && st.CTime < seen.UnixNano()
 }
