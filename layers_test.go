@@ -8,33 +8,37 @@ package moult_test
 // is made of. Tests may import what they like.
 var rooms = map[string][]string{
 	".":         {},
-	"cmd/moult": {"internal/lab", "internal/deploy", "internal/release", "internal/stale", "internal/disk", "internal/disk/disktest"},
+	"cmd/moult": {"internal/lab", "internal/deploy", "internal/release", "internal/stale", "internal/restart", "internal/disk", "internal/disk/disktest"},
 
 	"internal/lab":    {"internal/deploy", "internal/release", "internal/stale", "internal/disk"},
 	"internal/bench":  {"internal/disk"},
 	"internal/deploy": {"internal/deploy/hostfacts", "internal/linkcheck", "internal/stale", "internal/release", "internal/disk"},
 
-	"internal/deploy/hostfacts": {},
-	"internal/release":          {"internal/disk"},
-	"internal/stale":            {},
-	"internal/linkcheck":        {},
-	"internal/disk":             {},
-	"internal/disk/disktest":    {"internal/disk", "internal/testneed"},
-	"internal/testneed":         {},
-	"internal/realtest":         {}, // tests alone
-	"internal/destroytest":      {}, // tests alone
+	"internal/deploy/hostfacts":    {},
+	"internal/release":             {"internal/disk"},
+	"internal/stale":               {},
+	"internal/restart":             {"internal/release", "internal/stale"},
+	"internal/restart/restarttest": {"internal/testneed"},
+	"internal/linkcheck":           {},
+	"internal/disk":                {},
+	"internal/disk/disktest":       {"internal/disk", "internal/testneed"},
+	"internal/testneed":            {},
+	"internal/realtest":            {}, // tests alone
+	"internal/destroytest":         {}, // tests alone
 }
 
 // dependencies says which packages may import each module that is not ours.
 // Packages whose name ends in _test stand for the tests of a package.
 var dependencies = map[string]dependency{
-	"golang.org/x/sys":                {"the system calls that package os does not have; checkDisk holds those that change a disk", []string{anyone}},
-	"github.com/spf13/cobra":          {"the command line, its help, completion and man pages", []string{"cmd/moult"}},
-	"github.com/spf13/pflag":          {"the flags of the command line", []string{"cmd/moult"}},
-	"github.com/BurntSushi/toml":      {"moult.toml", []string{"internal/release"}},
-	"github.com/klauspost/compress":   {"zstd, for packed releases", []string{"internal/release"}},
-	"github.com/rogpeppe/go-internal": {"command scripts as tests", []string{"cmd/moult_test"}},
-	"honnef.co/go/tools":              {"staticcheck, a tool that nothing imports", nil},
+	"golang.org/x/sys":                 {"the system calls that package os does not have; checkDisk holds those that change a disk", []string{anyone}},
+	"github.com/spf13/cobra":           {"the command line, its help, completion and man pages", []string{"cmd/moult"}},
+	"github.com/spf13/pflag":           {"the flags of the command line", []string{"cmd/moult"}},
+	"github.com/BurntSushi/toml":       {"moult.toml", []string{"internal/release"}},
+	"github.com/coreos/go-systemd/v22": {"units, as systemd's own D-Bus interface has them", []string{"internal/restart"}},
+	"github.com/godbus/dbus/v5":        {"the D-Bus that go-systemd speaks; in tests, a systemd of our own", []string{"internal/restart", "internal/restart/restarttest"}},
+	"github.com/klauspost/compress":    {"zstd, for packed releases", []string{"internal/release"}},
+	"github.com/rogpeppe/go-internal":  {"command scripts as tests", []string{"cmd/moult_test"}},
+	"honnef.co/go/tools":               {"staticcheck, a tool that nothing imports", nil},
 }
 
 // anyone stands for all packages.
@@ -69,7 +73,7 @@ var refusedImports = map[string]struct {
 	"log/slog":  {"return errors; nothing below cmd/moult logs", nil},
 	"io/ioutil": {"it is deprecated, and hides changes of the file system", nil},
 	"flag":      {"flags belong to cmd/moult, which uses pflag", []string{"internal/bench"}},
-	"testing":   {"it does not belong into the program", []string{"internal/testneed", "internal/disk/disktest"}},
+	"testing":   {"it does not belong into the program", []string{"internal/testneed", "internal/disk/disktest", "internal/restart/restarttest"}},
 	"unsafe":    {"only a system call that has no wrapper needs it", []string{"internal/disk", "internal/release", "internal/lab"}},
 	"plugin":    {"the program is static", nil},
 	"C":         {"the program is static: CGO_ENABLED=0", nil},
