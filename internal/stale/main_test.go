@@ -153,7 +153,7 @@ func users(t *testing.T, dir string, trees []Tree, pid int) []string {
 	return usesOf(rep, dir, pid)
 }
 
-func usesOf(rep Report, dir string, pid int) []string {
+func usesOf(rep Usage, dir string, pid int) []string {
 	var out []string
 	for _, u := range rep.Users {
 		if u.PID != pid {

@@ -75,7 +75,7 @@ func TestWithoutRights(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	var rep Report
+	var rep Usage
 	if err := json.Unmarshal(out, &rep); err != nil {
 		t.Fatal(err)
 	}

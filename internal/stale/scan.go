@@ -42,19 +42,19 @@ type finding struct {
 	unreadable bool
 }
 
-func (s *scan) run(ctx context.Context) (Report, error) {
+func (s *scan) run(ctx context.Context) (Usage, error) {
 	if err := ctx.Err(); err != nil {
-		return Report{}, err
+		return Usage{}, err
 	}
 	dir, err := openDir(unix.AT_FDCWD, s.proc, s.proc, 0)
 	if err != nil {
-		return Report{}, err
+		return Usage{}, err
 	}
 	defer unix.Close(dir)
 	var pids []int
 	for pid, err := range numbersIn(dir) {
 		if err != nil {
-			return Report{}, &fs.PathError{Op: "getdents", Path: s.proc, Err: err}
+			return Usage{}, &fs.PathError{Op: "getdents", Path: s.proc, Err: err}
 		}
 		pids = append(pids, pid)
 	}
@@ -67,7 +67,7 @@ func (s *scan) run(ctx context.Context) (Report, error) {
 	s.boot = bootTime()
 	rep, err := s.all(ctx, pids)
 	if err != nil {
-		return Report{}, err
+		return Usage{}, err
 	}
 	// Process 1 is always there; a mount with hidepid shows only our own.
 	_, err = statAt(dir, "1")
@@ -78,14 +78,14 @@ func (s *scan) run(ctx context.Context) (Report, error) {
 // all looks at each process, a few at a time. A process that takes longer than
 // our patience is left to its goroutine, which ends when the kernel lets it,
 // and uses no descriptor and changes no value that is anybody else's.
-func (s *scan) all(ctx context.Context, pids []int) (Report, error) {
+func (s *scan) all(ctx context.Context, pids []int) (Usage, error) {
 	slots := make(chan struct{}, 2*runtime.GOMAXPROCS(0))
 	results := make(chan finding, len(pids))
 	for _, pid := range pids {
 		select {
 		case slots <- struct{}{}:
 		case <-ctx.Done():
-			return Report{}, ctx.Err()
+			return Usage{}, ctx.Err()
 		}
 		go func() {
 			var once sync.Once
@@ -100,7 +100,7 @@ func (s *scan) all(ctx context.Context, pids []int) (Report, error) {
 			answer(f)
 		}()
 	}
-	var rep Report
+	var rep Usage
 	for range pids {
 		select {
 		case f := <-results:
@@ -111,7 +111,7 @@ func (s *scan) all(ctx context.Context, pids []int) (Report, error) {
 				rep.Unreadable = append(rep.Unreadable, f.user.PID)
 			}
 		case <-ctx.Done():
-			return Report{}, ctx.Err()
+			return Usage{}, ctx.Err()
 		}
 	}
 	slices.SortFunc(rep.Users, func(a, b User) int { return a.PID - b.PID })

@@ -25,6 +25,23 @@ type Options struct {
 	// a dead network mount, can block its reader for ever; such a process
 	// counts as unreadable.
 	Patience time.Duration
+
+	// What follows is for Find.
+
+	PIDs   []int  // look at these only; nil means all
+	UIDs   []int  // look at processes of these effective users only; nil means all
+	Strict bool   // report another inode with the same bytes, too, as Same
+	Places Places // what is known of targets; nil means nothing
+
+	// MapsOnly leaves out what the loader of each process says about itself. It
+	// takes half the time, and misses a file that still has a name, but another
+	// one than that by which it was loaded: moved aside, exchanged, behind a
+	// symbolic link that was switched.
+	MapsOnly bool
+
+	// Open counts the space of deleted files that are open or mapped as data,
+	// too. It takes a look at every descriptor and every mapping.
+	Open bool
 }
 
 // Inode is what identifies a file on this host, as stat(2) returns it.
@@ -68,8 +85,8 @@ type User struct {
 	Uses  []Use     // by Of, By and Path; none twice
 }
 
-// Report is what was found.
-type Report struct {
+// Usage is what Users and UsersOf found.
+type Usage struct {
 	Users []User // by PID
 
 	// Unreadable are the processes, by PID, of which something could not be
@@ -84,7 +101,7 @@ type Report struct {
 }
 
 // Of returns the known users of the tree or file with this index.
-func (r Report) Of(of int) []User {
+func (r Usage) Of(of int) []User {
 	var users []User
 	for _, u := range r.Users {
 		if slices.ContainsFunc(u.Uses, func(x Use) bool { return x.Of == of }) {
@@ -96,7 +113,7 @@ func (r Report) Of(of int) []User {
 
 // InUse says whether the tree or file with this index has a user, or may have
 // one: an unreadable or hidden process counts.
-func (r Report) InUse(of int) bool {
+func (r Usage) InUse(of int) bool {
 	return r.Hidden || len(r.Unreadable) > 0 || len(r.Of(of)) > 0
 }
 
@@ -118,17 +135,17 @@ func (r Report) InUse(of int) bool {
 //
 // An error says that a tree or the list of processes could not be read; then
 // nothing is known.
-func Users(ctx context.Context, o Options, trees []Tree) (Report, error) {
+func Users(ctx context.Context, o Options, trees []Tree) (Usage, error) {
 	x, err := indexTrees(trees)
 	if err != nil {
-		return Report{}, err
+		return Usage{}, err
 	}
 	return newScan(o, x, false).run(ctx)
 }
 
 // UsersOf finds every process that executes or maps one of these files. Only
 // the inode counts, not the name by which the process got it.
-func UsersOf(ctx context.Context, o Options, files []Inode) (Report, error) {
+func UsersOf(ctx context.Context, o Options, files []Inode) (Usage, error) {
 	return newScan(o, indexFiles(files), true).run(ctx)
 }
 

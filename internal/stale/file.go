@@ -1,0 +1,73 @@
+package stale
+
+import (
+	"context"
+	"time"
+)
+
+// Way is how a process uses a file.
+type Way string
+
+// The ways, the weightiest first.
+const (
+	WayExe     Way = "exe"     // it executes it
+	WayLibrary Way = "library" // it has code of it mapped
+	WayShared  Way = "shared"  // it has it mapped so that changes of the file are seen, and may write to it
+	WayMap     Way = "map"     // it has it mapped in another way
+	WayWrite   Way = "write"   // it has it open for writing
+	WayRead    Way = "read"    // it has it open
+	WayCwd     Way = "cwd"     // it is its working directory
+	WayRoot    Way = "root"    // it is its root directory
+)
+
+// FileUse is one way in which a process uses the file.
+type FileUse struct {
+	Way  Way    `json:"way"`
+	Path string `json:"path"`           // as the kernel prints it, any bytes
+	FD   int    `json:"fd"`             // the descriptor; -1 if it is none
+	Lock string `json:"lock,omitempty"` // the lock it holds on it through FD: "FLOCK WRITE", "POSIX READ"
+}
+
+// FileUser is a process that uses the file.
+type FileUser struct {
+	PID       int       `json:"pid"`
+	Ticks     uint64    `json:"ticks"`
+	Start     time.Time `json:"started"`
+	UID       int       `json:"uid"`
+	User      string    `json:"user"`
+	Comm      string    `json:"comm"`
+	Exe       string    `json:"exe"`
+	Command   []string  `json:"command"`
+	Unit      Unit      `json:"unit"`
+	Container Container `json:"container"`
+
+	Uses []FileUse `json:"uses"` // the weightiest first
+}
+
+// Advice says whether something may be done to a file that is in use.
+type Advice struct {
+	Safe bool   `json:"safe"`
+	Why  string `json:"why"` // in words, also if it is safe
+}
+
+// FileReport says who uses a file.
+type FileReport struct {
+	Path  string `json:"path"` // as asked
+	ID    Inode  `json:"-"`
+	Links int    `json:"links"` // the names that the file has
+
+	Users      []FileUser `json:"users"`      // by PID
+	Unreadable []int      `json:"unreadable"` // each may use it, too
+	Hidden     bool       `json:"hidden"`
+
+	Overwrite Advice `json:"overwrite"` // to open and write it, as cp(1) does
+	Rename    Advice `json:"rename"`    // to rename another file over it, as install(1) and moult do
+	Delete    Advice `json:"delete"`
+}
+
+// FileUsers finds who uses this file, which may be a directory, at this moment,
+// in which ways, and what it is safe to do with it. Symbolic links are followed. Only the inode counts, not
+// the name by which a process got it. The caller's own descriptors do not count.
+func FileUsers(ctx context.Context, o Options, path string) (*FileReport, error) {
+	panic("not built yet")
+}
