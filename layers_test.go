@@ -74,7 +74,7 @@ var refusedImports = map[string]struct {
 	"io/ioutil": {"it is deprecated, and hides changes of the file system", nil},
 	"flag":      {"flags belong to cmd/moult, which uses pflag", []string{"internal/bench"}},
 	"testing":   {"it does not belong into the program", []string{"internal/testneed", "internal/disk/disktest", "internal/restart/restarttest"}},
-	"unsafe":    {"only a system call that has no wrapper needs it", []string{"internal/disk", "internal/release", "internal/lab"}},
+	"unsafe":    {"only a system call that has no wrapper needs it", []string{"internal/disk", "internal/release", "internal/lab", "internal/stale"}},
 	"plugin":    {"the program is static", nil},
 	"C":         {"the program is static: CGO_ENABLED=0", nil},
 }
