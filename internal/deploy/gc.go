@@ -7,7 +7,6 @@ import (
 	"os"
 	"slices"
 
-	"moult.example/internal/disk"
 	"moult.example/internal/release"
 	"moult.example/internal/stale"
 )
@@ -43,6 +42,10 @@ type Collection struct {
 	Kept       []Kept     `json:"kept"`
 	Recovered  *Recovered `json:"recovered,omitempty"`
 }
+
+// KeptInUse is why a generation is kept that a process is seen to use. Kept.PIDs
+// says which.
+const KeptInUse = "in use"
 
 // Kept is a generation that was not collected, and why.
 type Kept struct {
@@ -101,11 +104,21 @@ func (s *state) collectSome(ctx context.Context, r Retention, dry bool) (Collect
 			return c, err
 		}
 	}
-	free, err := s.unused(ctx, candidates, r.Unreadable, &c)
+	var closable []int
+	if !dry {
+		if closable, err = s.closable(c.Kept); err != nil {
+			return c, err
+		}
+	}
+	used, err := s.usage(ctx, slices.Concat(candidates, closable), r.Unreadable)
 	if err != nil {
 		return c, err
 	}
-	for _, n := range free {
+	for _, n := range candidates {
+		if k, ok := used.by(n); ok {
+			c.Kept = append(c.Kept, k)
+			continue
+		}
 		if dry {
 			c.Collected = append(c.Collected, n)
 			continue
@@ -117,7 +130,7 @@ func (s *state) collectSome(ctx context.Context, r Retention, dry bool) (Collect
 	if dry {
 		return c, nil
 	}
-	if err := s.closeRetired(ctx, r.Unreadable, &c); err != nil {
+	if err := s.closeRetired(closable, used); err != nil {
 		return c, err
 	}
 	if s.layout == Shared && len(c.Collected) > 0 {
@@ -209,53 +222,6 @@ func (s *state) bytesOf(n int) (sum int64) {
 	return sum
 }
 
-// unused picks those candidates that no process uses. In a shared target the
-// old inodes are not reached by path, and unlinking one takes nothing from who
-// maps it.
-func (s *state) unused(ctx context.Context, ns []int, blind bool, c *Collection) ([]int, error) {
-	if len(ns) == 0 || s.layout == Shared {
-		return ns, nil
-	}
-	// Every generation is looked at, so that a mapping is laid to the one that
-	// its path names.
-	all, err := s.generations()
-	if err != nil {
-		return nil, err
-	}
-	trees := make([]stale.Tree, len(all))
-	for i, n := range all {
-		trees[i].Dir = s.abs(genDir(n))
-	}
-	report, err := stale.Users(ctx, stale.Options{Proc: s.t.opts.Proc}, trees)
-	if err != nil {
-		return nil, err
-	}
-	if blind {
-		report.Unreadable, report.Hidden = nil, false
-	}
-	var free []int
-	for i, n := range all {
-		if !slices.Contains(ns, n) {
-			continue
-		}
-		if !report.InUse(i) {
-			free = append(free, n)
-			continue
-		}
-		k := Kept{Generation: n, Why: "in use"}
-		for _, u := range report.Users {
-			if slices.ContainsFunc(u.Uses, func(x stale.Use) bool { return x.Of == i }) {
-				k.PIDs = append(k.PIDs, u.PID)
-			}
-		}
-		if len(k.PIDs) == 0 {
-			k.Why, k.PIDs = "a process that may not be looked into may use it", report.Unreadable
-		}
-		c.Kept = append(c.Kept, k)
-	}
-	return free, nil
-}
-
 // take removes one generation: it gets a name that nobody knows, then the
 // processes are looked at once more, for one that was in the middle of an
 // execve(2); only then it goes.
@@ -318,36 +284,4 @@ func (s *state) removeTrash(n int) error {
 		return err
 	}
 	return s.t.fs.SyncDir(s.file("generations"))
-}
-
-// closeRetired takes retired generations that nothing uses out of reach: an old
-// set-user-id program must not stay there for everybody to start.
-func (s *state) closeRetired(ctx context.Context, blind bool, c *Collection) error {
-	if s.layout != Owned {
-		return nil // objects/ is 0700
-	}
-	retired, err := s.retiredAt()
-	if err != nil {
-		return err
-	}
-	var ns []int
-	for _, k := range c.Kept {
-		n := k.Generation
-		if k.Why != "retention" && k.Why != "pinned" && k.Why != "previous" || s.t.opts.Now().Sub(retired[n]) < s.t.opts.Grace {
-			continue
-		}
-		if st, err := os.Lstat(s.abs(genDir(n))); err == nil && st.Mode().Perm() != 0o700 {
-			ns = append(ns, n)
-		}
-	}
-	free, err := s.unused(ctx, ns, blind, &Collection{})
-	if err != nil {
-		return err
-	}
-	for _, n := range free {
-		if err := s.t.fs.SetMeta(s.file(genDir(n)), disk.Meta{UID: -1, GID: -1, Mode: 0o700}); err != nil {
-			return err
-		}
-	}
-	return nil
 }

@@ -1,0 +1,87 @@
+package deploy
+
+import (
+	"context"
+	"os"
+	"slices"
+
+	"moult.example/internal/disk"
+	"moult.example/internal/stale"
+)
+
+// usage says which of some generations have users.
+type usage struct {
+	of     []int
+	report stale.Usage
+}
+
+// usage looks for the users of these generations. In a shared target there are
+// none: the old inodes are not reached by path, and unlinking one takes nothing
+// from who maps it. Other generations need not be looked at: a mapping whose
+// path leads into one of them is no use of these, whatever inodes they share.
+func (s *state) usage(ctx context.Context, ns []int, blind bool) (u usage, err error) {
+	if len(ns) == 0 || s.layout == Shared {
+		return u, nil
+	}
+	trees := make([]stale.Tree, len(ns))
+	for i, n := range ns {
+		trees[i].Dir = s.abs(genDir(n))
+	}
+	u.of = ns
+	if u.report, err = stale.Users(ctx, stale.Options{Proc: s.t.opts.Proc}, trees); blind {
+		u.report.Unreadable, u.report.Hidden = nil, false
+	}
+	return u, err
+}
+
+// by says that a generation has users, or may have, and which.
+func (u usage) by(n int) (k Kept, ok bool) {
+	i := slices.Index(u.of, n)
+	if i < 0 || !u.report.InUse(i) {
+		return k, false
+	}
+	k = Kept{Generation: n, Why: "in use"}
+	for _, user := range u.report.Of(i) {
+		k.PIDs = append(k.PIDs, user.PID)
+	}
+	if len(k.PIDs) == 0 {
+		k.Why, k.PIDs = "a process that may not be looked into may use it", u.report.Unreadable
+	}
+	return k, true
+}
+
+// closable are the retired generations, of those that are kept, that are still
+// open to everybody.
+func (s *state) closable(kept []Kept) (ns []int, err error) {
+	if s.layout != Owned {
+		return nil, nil // objects/ is 0700
+	}
+	retired, err := s.retiredAt()
+	if err != nil {
+		return nil, err
+	}
+	for _, k := range kept {
+		n := k.Generation
+		if k.Why != "retention" && k.Why != "pinned" && k.Why != "previous" || s.t.opts.Now().Sub(retired[n]) < s.t.opts.Grace {
+			continue
+		}
+		if st, err := os.Lstat(s.abs(genDir(n))); err == nil && st.Mode().Perm() != 0o700 {
+			ns = append(ns, n)
+		}
+	}
+	return ns, nil
+}
+
+// closeRetired takes retired generations that nothing uses out of reach: an old
+// set-user-id program must not stay there for everybody to start.
+func (s *state) closeRetired(ns []int, used usage) error {
+	for _, n := range ns {
+		if _, ok := used.by(n); ok {
+			continue
+		}
+		if err := s.t.fs.SetMeta(s.file(genDir(n)), disk.Meta{UID: -1, GID: -1, Mode: 0o700}); err != nil {
+			return err
+		}
+	}
+	return nil
+}
