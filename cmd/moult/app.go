@@ -195,7 +195,7 @@ var _ pflag.Value = (*wait)(nil)
 
 // waitFlag gives a command its --wait.
 func waitFlag(flags *pflag.FlagSet, w *wait) {
-	flags.Var(w, "wait", "wait so `LONG` for a busy target: 30s, 5m, forever")
+	flags.Var(w, "wait", "wait this `TIME` for a busy target: 30s, 5m, forever")
 }
 
 func (w *wait) Set(text string) error {

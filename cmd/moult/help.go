@@ -6,6 +6,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"unicode/utf8"
 
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
@@ -83,10 +84,86 @@ func helpCommands(w io.Writer, cmd *cobra.Command) {
 	list("Commands", "")
 }
 
+// helpFlags lists flags in two columns, the second wrapped.
 func helpFlags(w io.Writer, title string, flags *pflag.FlagSet) {
-	if text := flags.FlagUsagesWrapped(columns); text != "" {
-		fmt.Fprintf(w, "\n%s:\n%s", title, text)
+	all := flagTexts(flags)
+	if len(all) == 0 {
+		return
 	}
+	const indent = 2
+	width := 0
+	for _, f := range all {
+		width = max(width, len(f.form()))
+	}
+	begin := indent + width + 3
+	fmt.Fprintf(w, "\n%s:\n", title)
+	for _, f := range all {
+		lines := wrapWords(f.usage, columns-begin)
+		fmt.Fprintf(w, "%*s%-*s%s\n", indent, "", width+3, f.form(), lines[0])
+		for _, line := range lines[1:] {
+			fmt.Fprintf(w, "%*s%s\n", begin, "", line)
+		}
+	}
+}
+
+// flagText is how a flag is written, for the help and the man page.
+type flagText struct {
+	short, long string // -n, --dry-run; short may be ""
+	value       string // what stands for its value, with what comes before it: " TIME", "[=TIME]"
+	usage       string // one line, with the default where it is not the obvious one
+}
+
+func (f flagText) form() string {
+	if f.short == "" {
+		return "    " + f.long + f.value
+	}
+	return f.short + ", " + f.long + f.value
+}
+
+// flagTexts are the flags that people see, in their order.
+func flagTexts(flags *pflag.FlagSet) []flagText {
+	var all []flagText
+	flags.VisitAll(func(f *pflag.Flag) {
+		if f.Hidden || f.Deprecated != "" {
+			return
+		}
+		value, usage := pflag.UnquoteUsage(f)
+		t := flagText{long: "--" + f.Name, usage: strings.Join(strings.Fields(usage), " ")}
+		if f.Shorthand != "" && f.ShorthandDeprecated == "" {
+			t.short = "-" + f.Shorthand
+		}
+		switch {
+		case value == "":
+		case f.NoOptDefVal != "":
+			t.value = "[=" + value + "]"
+		default:
+			t.value = " " + value
+		}
+		switch f.DefValue {
+		case "", "false", "0", "0s", "[]", "<nil>":
+		default:
+			t.usage += " (default " + f.DefValue + ")"
+		}
+		all = append(all, t)
+	})
+	return all
+}
+
+// wrapWords breaks a text into lines of so many columns, and one at least.
+func wrapWords(text string, width int) []string {
+	lines := []string{""}
+	for _, word := range strings.Fields(text) {
+		last := &lines[len(lines)-1]
+		switch {
+		case *last == "":
+			*last = word
+		case utf8.RuneCountInString(*last)+1+utf8.RuneCountInString(word) <= width:
+			*last += " " + word
+		default:
+			lines = append(lines, word)
+		}
+	}
+	return lines
 }
 
 // newHelpCommand is moult help COMMAND, the same as moult COMMAND --help.

@@ -10,6 +10,7 @@ import (
 
 	"github.com/spf13/cobra"
 	"github.com/spf13/cobra/doc"
+	"github.com/spf13/pflag"
 
 	"moult.example/internal/disk"
 )
@@ -36,12 +37,15 @@ that exists. They are made from the same definitions as the help.`,
 			}
 			defer dir.Close()
 			root := newRootCommand(a, "") // cmd's own has no other command
-			root.DisableAutoGenTag = true // equal sources make equal pages
-			for _, c := range append(root.Commands(), root) {
-				if c != root && !c.IsAvailableCommand() {
-					continue
+			page := manPage(root)
+			page.DisableAutoGenTag = true // equal sources make equal pages
+			for _, c := range root.Commands() {
+				if c.IsAvailableCommand() {
+					page.AddCommand(manPage(c))
 				}
-				if err := writeManPage(dir, c); err != nil {
+			}
+			for _, p := range append(page.Commands(), page) {
+				if err := writeManPage(dir, p); err != nil {
 					return err
 				}
 			}
@@ -50,15 +54,54 @@ that exists. They are made from the same definitions as the help.`,
 	}
 }
 
-func writeManPage(dir disk.FS, c *cobra.Command) error {
-	// cobra's page has no place for the exit status, so it goes below the text.
-	page := *c
-	if exit := c.Annotations["exit"]; exit != "" {
-		page.Long += "\n\n# EXIT STATUS\n\n```\n" + exit + "```\n"
+// manPage is a command as cobra's writer of man pages is to see it: without
+// flags, of which it prints defaults but no values, and with a text that ends
+// with the flags and the exit statuses, for which it has no place.
+func manPage(c *cobra.Command) *cobra.Command {
+	page := &cobra.Command{Use: c.Use, Short: c.Short, Long: manBlocks(c.Long), Example: c.Example, DisableFlagsInUseLine: true, Run: func(*cobra.Command, []string) {}}
+	if !c.HasParent() {
+		page.Use = useLine(c)
 	}
+	page.Flags().BoolP("help", "h", false, "") // else cobra adds one that is seen
+	page.Flags().Lookup("help").Hidden = true
+	flags := pflag.NewFlagSet("", pflag.ContinueOnError)
+	flags.SortFlags = false
+	flags.AddFlagSet(c.LocalNonPersistentFlags())
+	flags.AddFlagSet(c.Root().PersistentFlags())
+	page.Long += "\n\n# OPTIONS\n"
+	for _, f := range flagTexts(flags) {
+		form := "**" + f.long + "**" + manText.Replace(f.value)
+		if f.short != "" {
+			form = "**" + f.short + "**, " + form
+		}
+		page.Long += form + "\n: " + manText.Replace(f.usage) + "\n\n"
+	}
+	if exit := c.Annotations["exit"]; exit != "" {
+		page.Long += "# EXIT STATUS\n\n```\n" + exit + "```\n"
+	}
+	return page
+}
+
+// manBlocks marks the indented lines of a help text as such, so that man(1)
+// does not fill them.
+func manBlocks(text string) string {
+	var b strings.Builder
+	for paragraph := range strings.SplitSeq(text, "\n\n") {
+		if strings.HasPrefix(paragraph, " ") {
+			paragraph = "```\n" + paragraph + "\n```"
+		}
+		b.WriteString(paragraph + "\n\n")
+	}
+	return strings.TrimSpace(b.String())
+}
+
+// manText keeps what cobra's writer reads as markdown as it is.
+var manText = strings.NewReplacer(`*`, `\*`, `_`, `\_`, `<`, `\<`, `[`, `\[`, `]`, `\]`, "`", "\\`")
+
+func writeManPage(dir disk.FS, c *cobra.Command) error {
 	var b bytes.Buffer
 	header := &doc.GenManHeader{Section: "1", Source: "moult", Manual: "moult manual"}
-	if err := doc.GenMan(&page, header, &b); err != nil {
+	if err := doc.GenMan(c, header, &b); err != nil {
 		return err
 	}
 	name := strings.ReplaceAll(c.CommandPath(), " ", "-") + ".1"

@@ -34,6 +34,10 @@ func TestManPages(t *testing.T) {
 			}
 		}
 	}
+	page, err := os.ReadFile(filepath.Join(dir, "moult-apply.1"))
+	if want := []byte(`\fB--wait\fP TIME`); err != nil || !bytes.Contains(page, want) {
+		t.Errorf("moult-apply.1 (%v) has no %q: the value of a flag", err, want)
+	}
 	files, _ := filepath.Glob(dir + "/.*.new")
 	if len(files) > 0 {
 		t.Errorf("left behind: %v", files)
