@@ -44,6 +44,9 @@ func (t *Target) Commit(ctx context.Context, o CommitOptions) (Result, error) {
 				return err
 			}
 		}
+		if err := s.reportKept(n, res); err != nil {
+			return err
+		}
 		if err := s.commitLocked(ctx, n, res, commitHow{job: jobCommit, noHooks: o.NoHooks}); err != nil {
 			return err
 		}

@@ -61,7 +61,10 @@ func (s *state) prepareRollback(ctx context.Context, o RollbackOptions, res *Res
 	}
 	how = commitHow{job: jobRollback, noHooks: o.NoHooks}
 	if s.layout == Owned {
-		return n, how, s.readyOwned(ctx, n, res, o.DryRun)
+		if err := s.readyOwned(ctx, n, res, o.DryRun); err != nil {
+			return n, how, err
+		}
+		return n, how, s.reportKept(n, res)
 	}
 	return n, how, s.readyShared(ctx, n, res, &how, o.DryRun)
 }
