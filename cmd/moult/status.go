@@ -64,6 +64,9 @@ func writeStatus(w io.Writer, s deploy.Status) {
 		fmt.Fprintf(w, ": %s is live%s\n", generation(s.Live), identity(s.Name, s.Version, s.Release))
 		fmt.Fprintf(w, "  since %s, by %s\n", when(s.Since), orDash(s.By))
 	}
+	if s.AfterFailed != "" {
+		fmt.Fprintf(w, "  live, but what was to run after it failed: %s\n", oneLine(s.AfterFailed))
+	}
 	if s.Busy != "" {
 		fmt.Fprintf(w, "  busy: another moult is at work%s\n", s.Busy)
 	}

@@ -19,8 +19,9 @@ type Status struct {
 	Version     string       `json:"version,omitempty"`
 	Since       time.Time    `json:"since,omitzero"` // when it became live
 	By          string       `json:"by,omitempty"`
-	Busy        string       `json:"busy,omitempty"` // who is at work on the target now
-	CutShort    bool         `json:"cut_short"`      // an earlier command was; moult recover finishes it
+	Busy        string       `json:"busy,omitempty"`         // who is at work on the target now
+	CutShort    bool         `json:"cut_short"`              // an earlier command was; moult recover finishes it
+	AfterFailed string       `json:"after_failed,omitempty"` // what its hook after the commit, ldconfig or systemctl said, if one failed
 	Deferred    []Path       `json:"deferred,omitempty"`
 	Generations []Generation `json:"generations"`
 }
@@ -146,7 +147,10 @@ func (s *state) since(st *Status) error {
 		switch r.Job {
 		case jobCommit, jobRollback, jobAdopt:
 			if r.To == st.Live && r.Result != "undone" {
-				st.Since, st.By = r.Time, r.User
+				st.Since, st.By, st.AfterFailed = r.Time, r.User, ""
+				if r.Result == "after-failed" {
+					st.AfterFailed = r.Note
+				}
 			}
 		}
 	}
