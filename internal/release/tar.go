@@ -101,7 +101,10 @@ func (t *tarReader) readConfig() ([]byte, error) {
 	return t.config, nil
 }
 
-var errTruncatedTar = errors.New("the archive is truncated")
+var (
+	errTruncatedTar = errors.New("the archive is truncated")
+	errNoArchive    = errors.New("it is no release: neither a directory, nor a file of moult pack, nor a tar")
+)
 
 // read reads the archive.
 func (t *tarReader) read(ctx context.Context, in io.Reader) error {
@@ -118,6 +121,9 @@ func (t *tarReader) read(ctx context.Context, in io.Reader) error {
 		}
 		at := counted.n
 		hdr, err := tr.Next()
+		if err != nil && counted.done && counted.n < 512 {
+			return errNoArchive // not even one header long
+		}
 		if err == io.EOF {
 			// archive/tar takes a missing end for an end. Of two blocks of
 			// zeros there must be one at least, after padding of less than one.
@@ -141,7 +147,7 @@ func (t *tarReader) tarError(err error) error {
 	case errors.Is(err, io.ErrUnexpectedEOF):
 		return errTruncatedTar
 	case errors.Is(err, tar.ErrHeader) && len(t.members) == 0 && t.manifest == nil:
-		return errors.New("it is neither a directory, nor a packed release, nor a tar")
+		return errNoArchive
 	case errors.Is(err, tar.ErrHeader):
 		return fmt.Errorf("the archive is damaged after %d members", len(t.members))
 	}
@@ -169,12 +175,14 @@ func drain(in io.Reader) error {
 type countReader struct {
 	r    io.Reader
 	n    int64
+	done bool   // it has come to its end, and not by an error
 	tail []byte // the end of what was read: enough to hold the last whole block
 }
 
 func (c *countReader) Read(p []byte) (int, error) {
 	n, err := c.r.Read(p)
 	c.n += int64(n)
+	c.done = c.done || err == io.EOF
 	c.tail = append(c.tail, p[max(0, n-1023):n]...)
 	c.tail = append(c.tail[:0], c.tail[max(0, len(c.tail)-1023):]...)
 	return n, err
