@@ -59,15 +59,17 @@ func TestUsage(t *testing.T) {
 		{"help aply", `moult: help: unknown command "aply"`, "did you mean moult apply?"},
 		{"apply --adpt r t", "moult: apply: unknown flag: --adpt", "did you mean --adopt?"},
 		{"apply --zzz r t", "moult: apply: unknown flag: --zzz", "moult apply --help"},
-		{"apply r", "moult: apply: want RELEASE TARGET, got 1", "usage: moult apply [FLAGS] RELEASE TARGET"},
+		{"apply r", "moult: apply: no TARGET is given", "usage: moult apply [FLAGS] RELEASE TARGET"},
+		{"apply", "moult: apply: no RELEASE and no TARGET is given", "usage: moult apply [FLAGS] RELEASE TARGET"},
+		{"apply a b c", `moult: apply: "c" is one operand too many`, "usage: moult apply"},
 		{"apply --layout odd r t", "moult: apply: unknown --layout odd", "owned or shared"},
 		{"apply --owners odd r t", `moult: apply: unknown --owners "odd"`, "names, numbers or none"},
 		{"apply --wait soon r t", "moult: apply: invalid argument", "moult apply --help"},
 		{"apply --max-size 3Q r t", "moult: apply: invalid argument", "moult apply --help"},
 		{"commit t seven", `moult: commit: "seven" is not the number`, "moult status"},
-		{"recover", "moult: recover: want TARGET..., got 0", "usage"},
+		{"recover", "moult: recover: no TARGET is given, and no --all", "usage"},
 		{"recover --all t", "moult: recover: want targets or --all, not both", ""},
-		{"version x", "moult: version: want no operands, got 1", "usage"},
+		{"version x", "moult: version: it takes no operands, so \"x\" is one too many", "usage"},
 	} {
 		status, stdout, stderr := runMoult(strings.Fields(c.args)...)
 		if status != statusUsage || stdout != "" || !strings.HasPrefix(stderr, c.stderr) || !strings.Contains(stderr, c.hint) {
@@ -118,6 +120,14 @@ func TestSizes(t *testing.T) {
 		}
 		if got != want {
 			t.Errorf("--max-size %q is %d, want %d", text, got, want)
+		}
+	}
+}
+
+func TestPIDs(t *testing.T) {
+	for want, given := range map[string][]int{"pid 1": {1}, "pid 1, 2": {1, 2}, "pid 1, 2, 3, 4, 5, 6": {1, 2, 3, 4, 5, 6}, "pid 1, 2, 3, 4, 5 and 2 more": {1, 2, 3, 4, 5, 6, 7}} {
+		if got := pids(given); got != want {
+			t.Errorf("%v is %q, want %q", given, got, want)
 		}
 	}
 }

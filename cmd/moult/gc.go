@@ -94,10 +94,24 @@ func writeCollection(w io.Writer, c deploy.Collection, dry bool) {
 	for _, k := range c.Kept {
 		fmt.Fprintf(w, "  kept %d: %s", k.Generation, k.Why)
 		if len(k.PIDs) > 0 {
-			fmt.Fprintf(w, " by pid %s", numbers(k.PIDs))
+			fmt.Fprintf(w, " (%s)", pids(k.PIDs))
 		}
 		fmt.Fprintln(w)
 	}
+}
+
+// pids names processes, but no more than help: pid 12, 34 and 56 more.
+func pids(all []int) string {
+	const few = 5
+	shown := all
+	if len(all) > few+1 {
+		shown = all[:few]
+	}
+	text := "pid " + strings.ReplaceAll(numbers(shown), " ", ", ")
+	if more := len(all) - len(shown); more > 0 {
+		text += fmt.Sprintf(" and %d more", more)
+	}
+	return text
 }
 
 func inBrackets(s string) string {
@@ -109,9 +123,9 @@ func inBrackets(s string) string {
 
 // retentionFlags give a command what says how much is kept.
 func retentionFlags(flags *pflag.FlagSet, r *deploy.Retention) {
-	flags.IntVar(&r.Generations, "generations", 0, "keep `N` generations, the live one included, beside\npinned ones (default 3)")
-	flags.Var((*byteCount)(&r.Bytes), "max-size", "keep at most `SIZE` of retired ones: 800M, 2G; files\nthat several hold count in each")
-	flags.BoolVar(&r.Unreadable, "ignore-unreadable", false, "take processes that may not be looked into for\nno users of anything")
+	flags.IntVar(&r.Generations, "generations", 0, "keep `N` generations, the live one included, beside pinned ones (default 3)")
+	flags.Var((*byteCount)(&r.Bytes), "max-size", "keep at most `SIZE` of retired ones: 800M, 2G; files that several hold count in each")
+	flags.BoolVar(&r.Unreadable, "ignore-unreadable", false, "count a process that may not be looked into as a user of nothing")
 }
 
 // byteCount is a flag's number of bytes, with the suffixes of 1024 that du(1)

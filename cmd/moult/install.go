@@ -131,7 +131,11 @@ func (a *app) install(cmd *cobra.Command, f *installFlags, operands []string) er
 		return err // install(1) is silent, and works without a standard output
 	}
 	printErr := a.print(installDocument(result, f.DryRun), func(w io.Writer) {
-		for _, line := range result.Verbose("moult install") {
+		lines := result.Verbose("moult install")
+		if f.DryRun {
+			lines = result.Planned()
+		}
+		for _, line := range lines {
 			fmt.Fprintln(w, line)
 		}
 	})

@@ -11,7 +11,11 @@ func targetsOrAll(all *bool) cobra.PositionalArgs {
 	some := operands("TARGET...")
 	return func(cmd *cobra.Command, args []string) error {
 		if !*all {
-			return some(cmd, args)
+			err := some(cmd, args)
+			if usage, ok := err.(*usageError); ok {
+				usage.message += ", and no --all"
+			}
+			return err
 		}
 		if len(args) > 0 {
 			return &usageError{message: "want targets or --all, not both"}

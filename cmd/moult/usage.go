@@ -28,15 +28,28 @@ func operands(names ...string) cobra.PositionalArgs {
 		if len(args) >= least && len(args) <= most {
 			return nil
 		}
-		want := strings.Join(names, " ")
-		if want == "" {
-			want = "no operands"
-		}
 		return &usageError{
-			message: fmt.Sprintf("want %s, got %d", want, len(args)),
+			message: wrongOperands(names, args, most),
 			hint:    "usage: " + cmd.UseLine() + "; more with " + cmd.CommandPath() + " --help",
 		}
 	}
+}
+
+// wrongOperands says which operand is missing, or which is too many.
+func wrongOperands(names, args []string, most int) string {
+	if len(args) > most {
+		if most == 0 {
+			return fmt.Sprintf("it takes no operands, so %q is one too many", args[0])
+		}
+		return fmt.Sprintf("%q is one operand too many", args[most])
+	}
+	var missing []string
+	for _, name := range names[len(args):] {
+		if !strings.HasPrefix(name, "[") {
+			missing = append(missing, "no "+strings.TrimSuffix(name, "..."))
+		}
+	}
+	return strings.Join(missing, " and ") + " is given"
 }
 
 // unknownCommand names the command that was meant, if one is near.

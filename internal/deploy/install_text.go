@@ -29,6 +29,28 @@ func (r InstallResult) Verbose(program string) []string {
 	return lines
 }
 
+// Planned is what a dry run says, line by line.
+func (r InstallResult) Planned() []string {
+	var lines []string
+	for _, dir := range r.Made {
+		lines = append(lines, "would create directory "+quoteName(dir))
+	}
+	for _, f := range r.Files {
+		how := ""
+		switch {
+		case f.Unchanged:
+			lines = append(lines, "would leave "+quoteName(f.Dest)+" alone: it is the same")
+			continue
+		case f.Backup != "":
+			how = ", and keep the old one as " + quoteName(f.Backup)
+		case f.Replaced:
+			how = ", in place of the old one"
+		}
+		lines = append(lines, "would install "+quoteName(f.Source)+" as "+quoteName(f.Dest)+how)
+	}
+	return lines
+}
+
 // quoteName quotes a file name as the GNU tools do in messages: so that a shell
 // reads it as the same name, whatever is in it.
 func quoteName(name string) string {
