@@ -43,10 +43,6 @@ type Collection struct {
 	Recovered  *Recovered `json:"recovered,omitempty"`
 }
 
-// KeptInUse is why a generation is kept that a process is seen to use. Kept.PIDs
-// says which.
-const KeptInUse = "in use"
-
 // Kept is a generation that was not collected, and why.
 type Kept struct {
 	Generation int    `json:"generation"`
