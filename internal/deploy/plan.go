@@ -7,6 +7,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"reflect"
 	"strings"
 	"sync"
 
@@ -307,7 +308,8 @@ func (p *plan) same() bool {
 			return false
 		}
 	}
-	return p.m.Name == p.liveM.Name && p.m.Version == p.liveM.Version && p.m.Hooks == p.liveM.Hooks && p.sameKeeps()
+	return p.m.Name == p.liveM.Name && p.m.Version == p.liveM.Version && p.m.Hooks == p.liveM.Hooks &&
+		reflect.DeepEqual(p.m.Restart, p.liveM.Restart) && p.sameKeeps()
 }
 
 func (p *plan) sameKeeps() bool {

@@ -63,6 +63,12 @@ func (m *Manifest) checkHeader() error {
 	if m.Hooks.Timeout < 0 {
 		return errors.New("the time limit of the hooks is negative")
 	}
+	if _, key, err := checkRules(m.Restart); err != nil {
+		return fmt.Errorf("restart: %s: %w", key, err)
+	}
+	if n := len(encodeRules(m.Restart)); n > maxRestart {
+		return fmt.Errorf("restart: %d bytes are more than the %d that rules can have", n, maxRestart)
+	}
 	return nil
 }
 

@@ -33,8 +33,9 @@ type Config struct {
 	Owner   string   `toml:"owner"`   // of every file; "" is whoever applies
 	Group   string   `toml:"group"`
 
-	Files []FileRule  `toml:"file"` // in order: a later one wins
-	Hooks HooksConfig `toml:"hooks"`
+	Files   []FileRule    `toml:"file"` // in order: a later one wins
+	Hooks   HooksConfig   `toml:"hooks"`
+	Restart []RestartRule `toml:"restart"` // in order: the first that matches counts
 
 	lines tomlLines
 }
@@ -118,6 +119,9 @@ func (c *Config) check() error {
 		if key, err := c.Files[i].check(); err != nil {
 			return c.at(c.lines.find(i, "file", key), "%s: %w", key, err)
 		}
+	}
+	if i, key, err := checkRules(c.Restart); err != nil {
+		return c.ruleError(i, key, err)
 	}
 	return c.checkHooks()
 }

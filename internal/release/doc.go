@@ -32,8 +32,9 @@
 //
 // The first line has the number of the format; a reader refuses a higher one
 // ([ErrNewer]). Then come, each at most once and in this order: name, version,
-// times (without a value), before, after and timeout (the hooks), and entries,
-// which must be there.
+// times (without a value), before, after and timeout (the hooks), restart (the
+// rules of [RestartRule], as JSON without blanks), and entries, which must be
+// there.
 //
 // The fields of an entry are its type (f, d, l), mode in octal, owner, group,
 // size, SHA-256, modification time in nanoseconds, attributes, and path. A

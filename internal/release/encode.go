@@ -67,6 +67,7 @@ func (m *Manifest) appendHeader(b []byte) []byte {
 	if m.Hooks.Timeout != 0 {
 		line("timeout", strconv.FormatInt(m.Hooks.Timeout, 10))
 	}
+	line("restart", encodeRules(m.Restart))
 	line("entries", strconv.Itoa(len(m.Entries)))
 	return b
 }

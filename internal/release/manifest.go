@@ -42,7 +42,8 @@ type Manifest struct {
 	Times bool
 
 	Hooks   Hooks
-	Entries []Entry // sorted by Path, bytewise; parents stand before children
+	Restart []RestartRule // how its processes are brought to new code; the first that matches counts
+	Entries []Entry       // sorted by Path, bytewise; parents stand before children
 }
 
 // Hooks are the commands that the engine runs around a commit, by sh -c, as

@@ -90,7 +90,7 @@ func (p *parser) header(m *Manifest) (int, error) {
 	if err := checkFormat(string(line), manifestMagic); err != nil {
 		return 0, err
 	}
-	order := []string{"name", "version", "times", "before", "after", "timeout", "entries"}
+	order := []string{"name", "version", "times", "before", "after", "timeout", "restart", "entries"}
 	for {
 		line, err := p.next()
 		if err != nil {
@@ -144,6 +144,11 @@ func (p *parser) headerLine(m *Manifest, key, rest string) error {
 			return fmt.Errorf("timeout: %.40q is not a time in nanoseconds", value)
 		}
 		m.Hooks.Timeout = n
+	case "restart":
+		var err error
+		if m.Restart, err = decodeRules(value); err != nil {
+			return fmt.Errorf("restart: %w", err)
+		}
 	}
 	return nil
 }
