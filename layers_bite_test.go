@@ -59,6 +59,8 @@ func TestStructureBites(t *testing.T) {
 		{"disk", "internal/stale/a.go", uses(`"os"`, `f, _ := os.Open("a"); f.Chmod(0)`), "f.Chmod"},
 		{"disk", "internal/stale/a.go", uses(`"os"`, `os.OpenFile("a", os.O_RDONLY, 0)`), ""},
 		{"disk", "internal/disk/a.go", uses(`"os"`, `os.Remove("a")`), ""},
+		{"disk", "reexec/a.go", uses(`"golang.org/x/sys/windows"`, `windows.DeleteFile(nil)`), "windows.DeleteFile"},
+		{"disk", "reexec/replace_windows.go", uses(`"golang.org/x/sys/windows"`, `windows.DeleteFile(nil)`), ""},
 		{"disk", "internal/stale/a_test.go", uses(`"os"`, `os.Remove("a")`), ""},
 	} {
 		t.Run(fmt.Sprintf("%s/%s", seed.check, seed.want), func(t *testing.T) {

@@ -18,6 +18,10 @@ var changes = map[string][]string{
 		"IoctlFileCloneRange", "IoctlFileDedupeRange", "IoctlSetInt", "IoctlSetPointerInt", "Lremovexattr",
 		"Lsetxattr", "Lutimes", "MountSetattr", "MoveMount", "Renameat2", "SyncFileRange", "Syncfs", "UtimesNanoAt",
 	}),
+	"golang.org/x/sys/windows": {
+		"CreateDirectory", "CreateFile", "CreateHardLink", "CreateSymbolicLink", "DeleteFile", "MoveFile", "MoveFileEx",
+		"RemoveDirectory", "SetFileAttributes", "SetFileInformationByHandle", "SetFileTime", "WriteFile",
+	},
 	"syscall": systemCalls,
 }
 
@@ -54,7 +58,7 @@ const diskReason = "only internal/disk changes a file system, so that every chan
 // at uses, not at calls alone: os.Rename may be handed on as a value.
 func checkDisk(all []*source) (problems []string) {
 	for _, s := range programFiles(all) {
-		if _, may := mayChangeDisk[s.dir()]; may {
+		if _, may := mayChangeDisk[s.dir()]; may || mayChangeDisk[s.path] != "" {
 			continue
 		}
 		imports := importNames(s)

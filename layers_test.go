@@ -49,13 +49,17 @@ type dependency struct {
 	packages []string
 }
 
-// Who may call what changes a file system, beside internal/disk and the tests.
+// Who may call what changes a file system, beside internal/disk and the tests: a
+// package, or one file of a package.
 var mayChangeDisk = map[string]string{
 	"internal/disk":          "the one room for it",
 	"internal/disk/disktest": "builds the trees that a crash would leave",
 	"internal/lab":           "shows what cp and mv do, in a work directory of its own",
 	"internal/bench":         "builds the trees that it measures on",
 	"internal/testneed":      "only tests import it",
+
+	"reexec/replace_unix.go":    "internal/disk is for Linux; this is for macOS",
+	"reexec/replace_windows.go": "the same, for Windows",
 }
 
 // Who may print, log and exit.
