@@ -23,6 +23,7 @@ var rooms = map[string][]string{
 	"internal/disk":                {},
 	"internal/disk/disktest":       {"internal/disk", "internal/testneed"},
 	"internal/testneed":            {},
+	"reexec":                       {"internal/disk"},
 	"internal/realtest":            {}, // tests alone
 	"internal/destroytest":         {}, // tests alone
 }
