@@ -47,7 +47,8 @@ var opens = map[string]map[string]int{
 }
 
 // rawReads are the system calls without a wrapper that may be called raw.
-var rawReads = []string{"SYS_GETXATTRAT", "SYS_LISTXATTRAT", "SYS_KCMP"}
+// setresuid(2) has one, but that changes all threads, not one.
+var rawReads = []string{"SYS_GETXATTRAT", "SYS_LISTXATTRAT", "SYS_KCMP", "SYS_SETRESUID"}
 
 // methods change a file that is open, whoever opened it.
 var methods = []string{"Chmod", "Chown"}
