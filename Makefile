@@ -35,8 +35,12 @@ build:
 	$(BUILD) -o moult ./cmd/moult
 
 # The other architecture has to build too; it is the one that nobody here runs.
+# Programs that replace themselves are for other systems as well.
 cross:
 	GOOS=linux GOARCH=arm64 $(BUILD) -o /dev/null ./cmd/moult
+	set -e; for system in windows/amd64 darwin/arm64 darwin/amd64; do \
+		CGO_ENABLED=0 GOOS=$${system%/*} GOARCH=$${system#*/} $(GO) vet ./reexec ./examples/selfupdate; \
+	done
 
 demo:
 	scripts/setup demo

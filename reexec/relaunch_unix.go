@@ -10,7 +10,7 @@ import (
 )
 
 func relaunch(o RelaunchOptions) error {
-	path, err := started()
+	path, err := programFile()
 	if err != nil {
 		return fmt.Errorf("relaunch this program: %w", err)
 	}

@@ -20,7 +20,7 @@ const parentVariable = "MOULT_PARENT"
 const relaunchWait = time.Minute
 
 func relaunch(o RelaunchOptions) error {
-	path, err := started()
+	path, err := programFile()
 	if err != nil {
 		return fmt.Errorf("relaunch this program: %w", err)
 	}
@@ -155,7 +155,7 @@ var launched = sync.OnceValue(func() <-chan struct{} {
 			windows.WaitForSingleObject(parent, windows.INFINITE)
 			windows.CloseHandle(parent)
 		}
-		path, err := started()
+		path, err := programFile()
 		if err != nil {
 			return
 		}

@@ -95,19 +95,19 @@ func ReplaceWith(src string, o ReplaceOptions) error {
 	return nil
 }
 
-// started is where the program's file was when the program started.
-var started = sync.OnceValues(os.Executable)
+// programFile is where the program's file was when the program started.
+var programFile = sync.OnceValues(os.Executable)
 
 // The answer of the system is right for as long as nothing has been moved, so it
 // is asked for before main. It reads one link.
-func init() { started() }
+func init() { programFile() }
 
 // path is the file to be replaced, with all links resolved.
 func (o ReplaceOptions) path() (string, error) {
 	path := o.Path
 	if path == "" {
 		var err error
-		if path, err = started(); err != nil {
+		if path, err = programFile(); err != nil {
 			return "", err
 		}
 	}

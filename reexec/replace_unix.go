@@ -100,7 +100,7 @@ func syncDir(path string) error {
 // checkImage sees to it that a file is a whole program for this processor, or
 // one that has code for several. On other systems than macOS it knows nothing.
 func checkImage(f *os.File, size int64) error {
-	path, err := started()
+	path, err := programFile()
 	if err != nil {
 		return err
 	}

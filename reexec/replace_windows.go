@@ -210,7 +210,7 @@ func checkImage(f *os.File, size int64) error {
 	if err != nil {
 		return err
 	}
-	path, err := started()
+	path, err := programFile()
 	if err != nil {
 		return err
 	}
