@@ -73,6 +73,7 @@ func commandTable() []command {
 		{"rollback", groupReplace, newRollbackCommand},
 		{"recover", groupReplace, newRecoverCommand},
 		{"pack", groupReplace, newPackCommand},
+		{"exec", groupReplace, newExecCommand},
 		{"ps", groupLook, newPSCommand},
 		{"status", groupLook, newStatusCommand},
 		{"history", groupLook, newHistoryCommand},

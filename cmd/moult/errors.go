@@ -22,6 +22,9 @@ const (
 	statusUnfinished  = 4
 	statusBusy        = 5
 	statusInterrupted = 130
+
+	statusNotExecutable = 126 // exec only; else the status is the program's
+	statusNotFound      = 127
 )
 
 // statusText is what each status means, for the help.
@@ -33,6 +36,9 @@ var statusText = map[int]string{
 	statusUnfinished:  "changed, but not finished or not healthy: see moult status",
 	statusBusy:        "busy: another moult holds the target",
 	statusInterrupted: "interrupted; nothing changed",
+
+	statusNotExecutable: "COMMAND was found, but could not be executed",
+	statusNotFound:      "COMMAND was not found",
 }
 
 // usageError is a command line that cannot be meant.
@@ -61,7 +67,10 @@ func diagnose(err error) diagnosis {
 	d := diagnosis{Error: err.Error(), Status: statusFailed}
 	var usage *usageError
 	var refused *deploy.RefusedError
+	var command *commandError
 	switch {
+	case errors.As(err, &command):
+		d.Status = command.status()
 	case errors.As(err, &usage):
 		d.Status, d.Hint = statusUsage, usage.hint
 	case errors.Is(err, deploy.ErrUnfinished):

@@ -319,6 +319,9 @@ func (p *plan) count(res *Result) {
 // stage makes the generation of a plan and returns its number.
 func (p *plan) stage(ctx context.Context) (int, error) {
 	s := p.s
+	if err := s.refuseUsedStage(ctx); err != nil {
+		return 0, err
+	}
 	if err := s.dropUncommitted(); err != nil {
 		return 0, err
 	}

@@ -147,7 +147,11 @@ func (s *state) othersInUse(ctx context.Context, live int) error {
 			}
 		}
 	}
-	return nil
+	views, err := s.viewers(ns)
+	for n, pids := range views {
+		return refuse("", fmt.Sprintf("pid %d was started by moult exec and sees generation %d, which would go", pids[0], n), "end it first, or --force")
+	}
+	return err
 }
 
 // finishForget brings the real files back to the target's directory, and

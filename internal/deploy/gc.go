@@ -243,7 +243,8 @@ func (s *state) take(ctx context.Context, n int, c *Collection) error {
 	}
 	if s.layout == Owned {
 		report, err := stale.Users(ctx, stale.Options{Proc: s.t.opts.Proc}, []stale.Tree{{Dir: s.abs(trashDir(n))}})
-		if err != nil || len(report.Of(0)) > 0 {
+		views, err2 := s.viewers([]int{n}) // of its old name
+		if err = errors.Join(err, err2); err != nil || len(report.Of(0)) > 0 || len(views[n]) > 0 {
 			c.Kept = append(c.Kept, Kept{Generation: n, Why: "came into use a moment ago"})
 			return errors.Join(err, fsys.Place(s.file(trashDir(n)), s.file(genDir(n))))
 		}

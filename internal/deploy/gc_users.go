@@ -13,6 +13,7 @@ import (
 type usage struct {
 	of     []int
 	report stale.Usage
+	views  map[int][]int // processes that moult exec has given a view of the generation
 }
 
 // usage looks for the users of these generations. In a shared target there are
@@ -31,19 +32,24 @@ func (s *state) usage(ctx context.Context, ns []int, blind bool) (u usage, err e
 	if u.report, err = stale.Users(ctx, stale.Options{Proc: s.t.opts.Proc}, trees); blind {
 		u.report.Unreadable, u.report.Hidden = nil, false
 	}
+	if err == nil {
+		u.views, err = s.viewers(ns)
+	}
 	return u, err
 }
 
 // by says that a generation has users, or may have, and which.
 func (u usage) by(n int) (k Kept, ok bool) {
 	i := slices.Index(u.of, n)
-	if i < 0 || !u.report.InUse(i) {
+	if i < 0 || !u.report.InUse(i) && len(u.views[n]) == 0 {
 		return k, false
 	}
-	k = Kept{Generation: n, Why: "in use"}
+	k = Kept{Generation: n, Why: "in use", PIDs: slices.Clone(u.views[n])}
 	for _, user := range u.report.Of(i) {
 		k.PIDs = append(k.PIDs, user.PID)
 	}
+	slices.Sort(k.PIDs)
+	k.PIDs = slices.Compact(k.PIDs)
 	if len(k.PIDs) == 0 {
 		k.Why, k.PIDs = "a process that may not be looked into may use it", u.report.Unreadable
 	}

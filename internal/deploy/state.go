@@ -82,6 +82,9 @@ func (t *Target) readLayout() (Layout, error) {
 	if version > format {
 		return "", fmt.Errorf("%s: format %d: %w", t.abs(layoutFile), version, ErrNewer)
 	}
+	if err := t.checkView(layout); err != nil {
+		return "", err
+	}
 	if layout != Owned && layout != Shared {
 		return "", fmt.Errorf("%s: unknown layout %q", t.abs(layoutFile), layout)
 	}

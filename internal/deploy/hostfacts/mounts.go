@@ -27,8 +27,11 @@ type Mount struct {
 
 // Mounts returns all mounts, in the order in which they were made. Where
 // several are at one point the last one is what is seen there.
-func Mounts() ([]Mount, error) {
-	const name = "/proc/self/mountinfo"
+func Mounts() ([]Mount, error) { return MountsIn("/proc/self/mountinfo") }
+
+// MountsIn returns the mounts of a process, read from its mountinfo, as they are
+// below its root directory.
+func MountsIn(name string) ([]Mount, error) {
 	f, err := os.Open(name)
 	if err != nil {
 		return nil, err
