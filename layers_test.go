@@ -35,7 +35,7 @@ var dependencies = map[string]dependency{
 	"github.com/spf13/cobra":           {"the command line, its help, completion and man pages", []string{"cmd/moult"}},
 	"github.com/spf13/pflag":           {"the flags of the command line", []string{"cmd/moult"}},
 	"github.com/BurntSushi/toml":       {"moult.toml", []string{"internal/release"}},
-	"github.com/coreos/go-systemd/v22": {"units, as systemd's own D-Bus interface has them", []string{"internal/restart"}},
+	"github.com/coreos/go-systemd/v22": {"units, as systemd's own D-Bus interface has them", []string{"internal/restart", "internal/restart/restarttest"}},
 	"github.com/godbus/dbus/v5":        {"the D-Bus that go-systemd speaks; in tests, a systemd of our own", []string{"internal/restart", "internal/restart/restarttest"}},
 	"github.com/klauspost/compress":    {"zstd, for packed releases", []string{"internal/release"}},
 	"github.com/rogpeppe/go-internal":  {"command scripts as tests", []string{"cmd/moult_test"}},
@@ -53,11 +53,12 @@ type dependency struct {
 // Who may call what changes a file system, beside internal/disk and the tests: a
 // package, or one file of a package.
 var mayChangeDisk = map[string]string{
-	"internal/disk":          "the one room for it",
-	"internal/disk/disktest": "builds the trees that a crash would leave",
-	"internal/lab":           "shows what cp and mv do, in a work directory of its own",
-	"internal/bench":         "builds the trees that it measures on",
-	"internal/testneed":      "only tests import it",
+	"internal/disk":                "the one room for it",
+	"internal/disk/disktest":       "builds the trees that a crash would leave",
+	"internal/lab":                 "shows what cp and mv do, in a work directory of its own",
+	"internal/bench":               "builds the trees that it measures on",
+	"internal/testneed":            "only tests import it",
+	"internal/restart/restarttest": "builds the services that tests restart; only tests import it",
 
 	"reexec/replace_unix.go":    "internal/disk is for Linux; this is for macOS",
 	"reexec/replace_windows.go": "the same, for Windows",

@@ -12,9 +12,9 @@ import (
 	"testing"
 )
 
-// image builds a small ELF file by hand: header, a PT_LOAD over all of it, a
+// handmade builds a small ELF file by hand: header, a PT_LOAD over all of it, a
 // PT_DYNAMIC and a string table, in either class and byte order.
-func image(class elf.Class, order binary.ByteOrder, names string, dynamic ...uint64) []byte {
+func handmade(class elf.Class, order binary.ByteOrder, names string, dynamic ...uint64) []byte {
 	word, head, phsize := 8, 64, 56
 	if class == elf.ELFCLASS32 {
 		word, head, phsize = 4, 52, 32
@@ -74,7 +74,7 @@ const (
 func TestClassesAndByteOrders(t *testing.T) {
 	for _, class := range []elf.Class{elf.ELFCLASS32, elf.ELFCLASS64} {
 		for _, order := range []binary.ByteOrder{binary.LittleEndian, binary.BigEndian} {
-			b := image(class, order, "\x00a.so\x00b.so\x00", tagNeeded, 1, tagSoname, 6, tagStrtab, 0, tagNull, 0)
+			b := handmade(class, order, "\x00a.so\x00b.so\x00", tagNeeded, 1, tagSoname, 6, tagStrtab, 0, tagNull, 0)
 			got, err := Needs(bytes.NewReader(b), int64(len(b)))
 			if err != nil || got.Kind != Library || got.Class != class || got.Machine != elf.EM_S390 ||
 				got.Soname != "b.so" || !slices.Equal(got.Needed, []string{"a.so"}) {
@@ -96,7 +96,7 @@ func TestNotELF(t *testing.T) {
 func TestMalformed(t *testing.T) {
 	le, c64 := binary.LittleEndian, elf.ELFCLASS64
 	edit := func(at int, v ...byte) []byte {
-		b := image(c64, le, "\x00a.so\x00", tagNeeded, 1, tagStrtab, 0, tagNull, 0)
+		b := handmade(c64, le, "\x00a.so\x00", tagNeeded, 1, tagStrtab, 0, tagNull, 0)
 		copy(b[at:], v)
 		return b
 	}
@@ -113,12 +113,12 @@ func TestMalformed(t *testing.T) {
 		"header count":         edit(56, 0xff, 0xff),
 		"dynamic elsewhere":    edit(64+56+16, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff),
 		"load beyond end":      edit(64+8, 0, 0, 0, 0, 0, 0, 0, 0x80),
-		"no end":               image(c64, le, "\x00a.so\x00", tagNeeded, 1, tagStrtab, 0),
-		"no string table":      image(c64, le, "\x00a.so\x00", tagNeeded, 1, tagNull, 0),
-		"name outside":         image(c64, le, "\x00a.so\x00", tagNeeded, 1<<40, tagStrtab, 0, tagNull, 0),
-		"name after the table": image(c64, le, "\x00a.so\x00b.so\x00", tagNeeded, 7, tagStrtab, 0, tagStrsz, 6, tagNull, 0),
-		"name without end":     image(c64, le, strings.Repeat("x", 5000), tagNeeded, 1, tagStrtab, 0, tagNull, 0),
-		"too many names":       image(c64, le, strings.Repeat("x", 4000)+"\x00", append(many, tagNull, 0)...),
+		"no end":               handmade(c64, le, "\x00a.so\x00", tagNeeded, 1, tagStrtab, 0),
+		"no string table":      handmade(c64, le, "\x00a.so\x00", tagNeeded, 1, tagNull, 0),
+		"name outside":         handmade(c64, le, "\x00a.so\x00", tagNeeded, 1<<40, tagStrtab, 0, tagNull, 0),
+		"name after the table": handmade(c64, le, "\x00a.so\x00b.so\x00", tagNeeded, 7, tagStrtab, 0, tagStrsz, 6, tagNull, 0),
+		"name without end":     handmade(c64, le, strings.Repeat("x", 5000), tagNeeded, 1, tagStrtab, 0, tagNull, 0),
+		"too many names":       handmade(c64, le, strings.Repeat("x", 4000)+"\x00", append(many, tagNull, 0)...),
 	}
 	for name, b := range tests {
 		got, err := Needs(bytes.NewReader(b), int64(len(b)))
@@ -147,9 +147,9 @@ func (z zeros) ReadAt(b []byte, off int64) (int, error) {
 
 // However big a file is and says that its parts are, little of it is read.
 func TestBoundedMemory(t *testing.T) {
-	headers := image(elf.ELFCLASS64, binary.LittleEndian, "", tagNull, 0)
+	headers := handmade(elf.ELFCLASS64, binary.LittleEndian, "", tagNull, 0)
 	copy(headers[54:], "\xff\xff\xff\xff") // 65535 headers of 65535 bytes
-	dynamic := image(elf.ELFCLASS64, binary.LittleEndian, "", tagNeeded, 0)
+	dynamic := handmade(elf.ELFCLASS64, binary.LittleEndian, "", tagNeeded, 0)
 	for _, at := range []int{64 + 32, 64 + 56 + 32} {
 		copy(dynamic[at:], "\xff\xff\xff\xff\xff\xff\xff\x0f")
 	}
@@ -177,7 +177,7 @@ func TestReadErrorIsNoFormatError(t *testing.T) {
 
 // Cut short anywhere, a file gives an error or the same answer.
 func TestTruncated(t *testing.T) {
-	b := image(elf.ELFCLASS64, binary.LittleEndian, "\x00a.so\x00b.so\x00", tagNeeded, 1, tagSoname, 6, tagStrtab, 0, tagNull, 0)
+	b := handmade(elf.ELFCLASS64, binary.LittleEndian, "\x00a.so\x00b.so\x00", tagNeeded, 1, tagSoname, 6, tagStrtab, 0, tagNull, 0)
 	for n := range b {
 		got, err := Needs(bytes.NewReader(b[:n]), int64(n))
 		if n >= 16 && err == nil {
@@ -188,7 +188,7 @@ func TestTruncated(t *testing.T) {
 
 func FuzzNeeds(f *testing.F) {
 	for _, class := range []elf.Class{elf.ELFCLASS32, elf.ELFCLASS64} {
-		f.Add(image(class, binary.LittleEndian, "\x00a.so\x00b.so\x00", tagNeeded, 1, tagSoname, 6, tagStrtab, 0, tagNull, 0))
+		f.Add(handmade(class, binary.LittleEndian, "\x00a.so\x00b.so\x00", tagNeeded, 1, tagSoname, 6, tagStrtab, 0, tagNull, 0))
 	}
 	f.Fuzz(func(t *testing.T, b []byte) {
 		r := &countingReader{r: bytes.NewReader(b)}

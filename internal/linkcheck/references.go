@@ -1,0 +1,115 @@
+package linkcheck
+
+import "debug/elf"
+
+// How a relocation uses its symbol.
+type use byte
+
+const (
+	useData  use = 1 << iota // an address that is stored
+	useJump                  // a call through the procedure linkage table
+	useTLS                   // thread-local storage
+	useCopy                  // the program has room for the object, which is copied there
+	usePlain                 // any of the above that is not TLS
+)
+
+// reference is a symbol that relocations of a file name, in all their ways.
+type reference struct {
+	index uint32
+	use   use
+}
+
+// machineTypes are the types of relocations that are not simply data.
+type machineTypes struct {
+	none, relative, copied, jump, irelative uint32
+	tls                                     []uint32
+}
+
+var machines = map[elf.Machine]machineTypes{
+	elf.EM_X86_64: {
+		none: uint32(elf.R_X86_64_NONE), relative: uint32(elf.R_X86_64_RELATIVE), copied: uint32(elf.R_X86_64_COPY),
+		jump: uint32(elf.R_X86_64_JMP_SLOT), irelative: 37, tls: []uint32{16, 17, 18, 36}, // DTPMOD64, DTPOFF64, TPOFF64, TLSDESC
+	},
+	elf.EM_386: {
+		none: 0, relative: uint32(elf.R_386_RELATIVE), copied: uint32(elf.R_386_COPY),
+		jump: uint32(elf.R_386_JMP_SLOT), irelative: 42, tls: []uint32{14, 35, 36, 37, 41}, // TPOFF, DTPMOD32, DTPOFF32, TPOFF32, DESC
+	},
+	elf.EM_AARCH64: {
+		none: 0, relative: 1027, copied: 1024, jump: 1026, irelative: 1032, tls: []uint32{1028, 1029, 1030, 1031},
+	},
+	elf.EM_ARM: {
+		none: 0, relative: 23, copied: 20, jump: 22, irelative: 160, tls: []uint32{13, 17, 18, 19}, // DESC, DTPMOD32, DTPOFF32, TPOFF32
+	},
+	elf.EM_RISCV: {
+		none: 0, relative: 3, copied: 4, jump: 5, irelative: 58, tls: []uint32{6, 7, 8, 9, 10, 11, 12},
+	},
+	elf.EM_PPC64: {
+		none: 0, relative: 22, copied: 19, jump: 21, irelative: 248, tls: []uint32{68, 73, 78},
+	},
+	elf.EM_S390: {
+		none: 0, relative: 12, copied: 9, jump: 11, irelative: 61, tls: []uint32{54, 55, 56},
+	},
+}
+
+func (t *machineTypes) use(kind uint32) use {
+	switch kind {
+	case t.none, t.relative, t.irelative:
+		return 0
+	case t.copied:
+		return useCopy
+	case t.jump:
+		return useJump | usePlain
+	}
+	for _, k := range t.tls {
+		if k == kind {
+			return useTLS
+		}
+	}
+	return useData | usePlain
+}
+
+// references are the symbols that the file's relocations name, but for local
+// ones: only these are looked up. The order is that of first use.
+func (im *image) references() ([]reference, error) {
+	types, ok := machines[im.machine]
+	if !ok {
+		return nil, &FormatError{"machine whose relocations are not known: " + im.machine.String()}
+	}
+	var refs []reference
+	seen := make([]int32, im.symbolCount()) // index into refs, plus one; -1 is local
+	for _, t := range im.relocations {
+		size, w := im.relocationSize(t.addend), im.wordSize()
+		for b := t.table; len(b) >= size; b = b[size:] {
+			var index, kind uint32
+			if im.wide {
+				info := im.u64(b[w:])
+				index, kind = uint32(info>>32), uint32(info)
+			} else {
+				info := im.u32(b[w:])
+				index, kind = info>>8, info&0xff
+			}
+			if index == 0 {
+				continue
+			}
+			u := types.use(kind)
+			if u == 0 {
+				continue
+			}
+			if uint64(index) >= uint64(len(seen)) {
+				return refs, &FormatError{"relocation of a symbol that is not there"}
+			}
+			switch at := seen[index]; {
+			case at > 0:
+				refs[at-1].use |= u
+			case at == 0:
+				if s, _ := im.symbol(index); s.bind() == elf.STB_LOCAL || s.local() {
+					seen[index] = -1
+					continue
+				}
+				refs = append(refs, reference{index, u})
+				seen[index] = int32(len(refs))
+			}
+		}
+	}
+	return refs, nil
+}
