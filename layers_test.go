@@ -11,7 +11,7 @@ var rooms = map[string][]string{
 	"cmd/moult": {"internal/lab", "internal/deploy", "internal/release", "internal/stale", "internal/restart", "internal/disk", "internal/disk/disktest"},
 
 	"internal/lab":    {"internal/deploy", "internal/release", "internal/stale", "internal/disk"},
-	"internal/bench":  {"internal/disk"},
+	"internal/bench":  {"internal/disk", "internal/reexecload"},
 	"internal/deploy": {"internal/deploy/hostfacts", "internal/linkcheck", "internal/stale", "internal/release", "internal/disk"},
 
 	"internal/deploy/hostfacts":    {},
@@ -23,6 +23,7 @@ var rooms = map[string][]string{
 	"internal/disk":                {},
 	"internal/disk/disktest":       {"internal/disk", "internal/testneed"},
 	"internal/testneed":            {},
+	"internal/reexecload":          {},
 	"reexec":                       {"internal/disk"},
 	"internal/realtest":            {}, // tests alone
 	"internal/destroytest":         {}, // tests alone
