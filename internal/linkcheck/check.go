@@ -92,7 +92,7 @@ type checker struct {
 }
 
 func newChecker(o Options, shrunk map[fileID]bool) (*checker, error) {
-	t, err := newTree(o.Root, o.Overlay)
+	t, err := newTree(o.Root, o.Overlay, o.Links)
 	if err != nil {
 		return nil, err
 	}

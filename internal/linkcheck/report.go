@@ -29,6 +29,10 @@ type Options struct {
 	// exist yet.
 	Overlay map[string]string
 
+	// Links are staged symbolic links that exist nowhere yet: a path as in
+	// Overlay, to the text of the link.
+	Links map[string]string
+
 	// Plugins are the files that programs load by name while they run: an
 	// absolute path as seen in Root, to the programs that load it. A plugin is
 	// checked in each of them, whether or not it is among the paths.

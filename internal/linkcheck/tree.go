@@ -31,21 +31,29 @@ type place struct {
 
 const maxLinks = 40 // as the kernel's
 
-func newTree(root string, overlay map[string]string) (*tree, error) {
+// linkPrefix marks the text of a symbolic link in the overlay. No path has a NUL.
+const linkPrefix = "\x00"
+
+func newTree(root string, overlay, links map[string]string) (*tree, error) {
 	t := &tree{dirs: map[string]place{}, links: map[string]place{}}
 	if root != "" && path.Clean(root) != "/" {
 		t.root = path.Clean(root)
 	}
-	if len(overlay) == 0 {
+	if len(overlay)+len(links) == 0 {
 		return t, nil
 	}
-	t.overlay, t.virtual = make(map[string]string, len(overlay)), map[string]bool{}
-	for p, staged := range overlay {
-		if !path.IsAbs(p) || p == "/" {
-			return nil, &fs.PathError{Op: "overlay", Path: p, Err: errors.New("not an absolute path of a file")}
+	t.overlay, t.virtual = make(map[string]string, len(overlay)+len(links)), map[string]bool{}
+	lay := func(staged map[string]string, prefix string) error {
+		for p, to := range staged {
+			if !path.IsAbs(p) || p == "/" {
+				return &fs.PathError{Op: "overlay", Path: p, Err: errors.New("not an absolute path of a file")}
+			}
+			t.overlay[path.Clean(p)] = prefix + to
 		}
-		p = path.Clean(p)
-		t.overlay[p] = staged
+		return nil
+	}
+	if err := errors.Join(lay(overlay, ""), lay(links, linkPrefix)); err != nil {
+		return nil, err
 	}
 	// A path may lead through links of the host (/lib is /usr/lib): what counts
 	// is where it really will be. Parents are looked up with the overlay as far
@@ -131,9 +139,12 @@ func (t *tree) step(p string, hops int) place {
 	if hops++; hops > maxLinks {
 		return place{logical: at.logical, err: unix.ELOOP}
 	}
-	to, err := os.Readlink(at.real)
-	if err != nil {
-		return place{logical: at.logical, err: reason(err)}
+	to, isText := strings.CutPrefix(at.real, linkPrefix)
+	if !isText {
+		var err error
+		if to, err = os.Readlink(at.real); err != nil {
+			return place{logical: at.logical, err: reason(err)}
+		}
 	}
 	if !strings.HasPrefix(to, "/") {
 		to = strings.TrimSuffix(d.logical, "/") + "/" + to
@@ -153,6 +164,8 @@ func (t *tree) entry(d place, name string) place {
 	switch {
 	case laid && staged == "":
 		return place{logical: at.logical, err: unix.ENOENT}
+	case laid && strings.HasPrefix(staged, linkPrefix):
+		return place{logical: at.logical, real: staged, stat: unix.Stat_t{Mode: unix.S_IFLNK}}
 	case laid:
 		at.real = staged
 	case d.real == "":
