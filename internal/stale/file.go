@@ -2,7 +2,10 @@ package stale
 
 import (
 	"context"
+	"io/fs"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 // Way is how a process uses a file.
@@ -66,8 +69,34 @@ type FileReport struct {
 }
 
 // FileUsers finds who uses this file, which may be a directory, at this moment,
-// in which ways, and what it is safe to do with it. Symbolic links are followed. Only the inode counts, not
-// the name by which a process got it. The caller's own descriptors do not count.
+// in which ways, and what it is safe to do with it. Symbolic links are followed.
+// Only the inode counts, not the name by which a process got it. The caller's
+// own descriptors do not count.
+//
+// An error says that the file or the list of processes could not be read.
 func FileUsers(ctx context.Context, o Options, path string) (*FileReport, error) {
-	panic("not built yet")
+	f, err := inspect(unix.AT_FDCWD, path, 0)
+	if err != nil {
+		return nil, &fs.PathError{Op: "statx", Path: path, Err: err}
+	}
+	s, err := newSearch(o)
+	if err != nil {
+		return nil, err
+	}
+	defer s.close()
+	all, err := s.all(ctx, func(w *worker, pid int) result { return w.uses(pid, f.id) })
+	if err != nil {
+		return nil, err
+	}
+	rep := &FileReport{Path: path, ID: f.id, Links: int(f.nlink), Hidden: s.hidden}
+	for _, r := range all {
+		if r.unreadable {
+			rep.Unreadable = append(rep.Unreadable, r.pid)
+		}
+		if r.user != nil {
+			rep.Users = append(rep.Users, *r.user)
+		}
+	}
+	rep.advise()
+	return rep, nil
 }

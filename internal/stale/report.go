@@ -123,7 +123,7 @@ type Hint struct {
 // Unit is what systemd calls a process's home, as the name of its control
 // group tells.
 type Unit struct {
-	Name string `json:"name"` // "nginx.service", "session-3.scope", unescaped as systemctl(1) takes it; "" if there is none
+	Name string `json:"name"` // "nginx.service", "session-3.scope", as systemctl(1) takes it; "" if there is none
 	User bool   `json:"user"` // it belongs to the systemd of a user
 	UID  int    `json:"uid"`  // whose, if User
 }
@@ -189,6 +189,14 @@ type Places interface {
 	// Origin says which release has put the file at this path of the host, with
 	// symbolic links resolved; false if none has, or it is not known.
 	Origin(path string) (Origin, bool)
+}
+
+// Displacer is a Places that also knows files which have lost their place to
+// another release's. It is optional.
+type Displacer interface {
+	// Displaced says which release had put this inode at this path of the host;
+	// false if this is not known, or if it is still there.
+	Displaced(path string, id Inode) (Origin, bool)
 }
 
 // Settler is a Places that can also settle a suspicion. It is optional.

@@ -138,7 +138,7 @@ func (s *scan) process(pid int) finding {
 		case st.ended():
 			// The first thread has ended, others run on, and the kernel shows
 			// what they have under their own numbers only.
-			if l.p, err = s.runningThread(p); err != nil {
+			if l.p, err = runningThread(s.proc, p); err != nil {
 				return finding{User{PID: pid}, !gone(err)}
 			}
 			defer l.p.close()
@@ -171,12 +171,12 @@ func (s *scan) describe(u *User, first, runs *process) bool {
 
 // runningThread opens a thread that has not ended. /proc lists no threads, but
 // has a directory for each; task/TID would have no map_files.
-func (s *scan) runningThread(p *process) (*process, error) {
+func runningThread(proc string, p *process) (*process, error) {
 	for tid, err := range p.numbers("task") {
 		if err != nil {
 			return nil, err
 		}
-		q, err := openProcess(s.proc, tid)
+		q, err := openProcess(proc, tid)
 		if err != nil {
 			continue
 		}

@@ -1,0 +1,180 @@
+package stale
+
+import (
+	"bytes"
+	"io"
+	"os/user"
+	"strconv"
+	"strings"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// describe says who the process is, if there is anything to tell of it.
+func (l *visit) describe(r *result, all []outcome) {
+	hints := l.hints()
+	if len(all) == 0 && len(hints) == 0 {
+		return
+	}
+	p, ok := l.about()
+	if !ok {
+		return // ended while we looked
+	}
+	p.Hints = hints
+	for _, o := range all {
+		p.Files = append(p.Files, l.file(o))
+	}
+	for _, f := range p.Files {
+		if !p.Runs.Known() && !p.Gets.Known() || f.Kind == KindExe {
+			if f.Runs.Known() || f.Gets.Known() {
+				p.Runs, p.Gets = f.Runs, f.Gets
+			}
+		}
+	}
+	p.Reexec = l.reexec()
+	r.found = &p
+}
+
+// about is what a process is, whatever it does. It says false if the process
+// has ended.
+func (l *visit) about() (p Process, ok bool) {
+	st, err := l.status()
+	if err != nil && gone(err) {
+		return p, false
+	}
+	p.PID, p.Ticks, p.Comm = l.first.pid, st.ticks, st.comm
+	p.Start = l.boot.Add(time.Duration(st.ticks) * tick)
+	p.Exe, _ = l.p.link("exe")
+	p.Command = l.arguments()
+	p.UID = l.uid()
+	if p.UID >= 0 {
+		p.User, _ = l.users.get(p.UID, l.patience, func() string {
+			u, err := user.LookupId(strconv.Itoa(p.UID))
+			if err != nil {
+				return ""
+			}
+			return u.Username
+		})
+	}
+	p.Unit, p.Container = l.first.home()
+	return p, true
+}
+
+// uid is the process's effective user; -1 if it cannot be read. The owner of
+// /proc/PID is that user, or root if the process must not be dumped, as many
+// are that have changed their user.
+func (l *visit) uid() int {
+	var st unix.Stat_t
+	if err := unix.Fstatat(l.first.dir, "", &st, unix.AT_EMPTY_PATH); err != nil {
+		return -1
+	}
+	if st.Uid != 0 {
+		return int(st.Uid)
+	}
+	text, err := l.first.read("status", 8<<10)
+	if err != nil {
+		return 0
+	}
+	_, rest, _ := bytes.Cut(text, []byte("\nUid:\t"))
+	f := bytes.Fields(rest[:min(64, len(rest))])
+	if len(f) < 2 {
+		return 0
+	}
+	uid, err := strconv.Atoi(string(f[1]))
+	if err != nil {
+		return 0
+	}
+	return uid
+}
+
+// arguments are those that the process was started with, or says so.
+func (l *visit) arguments() []string {
+	const most = 4096
+	text, err := l.first.read("cmdline", most)
+	if err != nil || len(text) == 0 {
+		return nil
+	}
+	return strings.Split(strings.TrimSuffix(string(text), "\x00"), "\x00")
+}
+
+// read reads a file of /proc/PID, up to a limit.
+func (p *process) read(name string, most int64) ([]byte, error) {
+	fd, err := openAt(p.dir, name, unix.O_RDONLY)
+	if err != nil {
+		return nil, err
+	}
+	defer unix.Close(fd)
+	buf := make([]byte, most)
+	n, err := io.ReadFull(descriptor(fd), buf)
+	if err == io.EOF || err == io.ErrUnexpectedEOF {
+		err = nil
+	}
+	return buf[:n], err
+}
+
+// file is an outcome as others see it.
+func (l *visit) file(o outcome) File {
+	f := File{
+		Path: o.name, Mapped: l.printed(o.used), Kind: o.kind, Verdict: o.verdict,
+		Since: clock(o.since), Why: o.why, RunsBuildID: o.hasID, GetsBuildID: o.nextID,
+	}
+	if o.note != "" {
+		f.Notes = []string{o.note}
+	}
+	if o.node.known {
+		f.Has = o.node.id
+	}
+	if f.RunsBuildID == "" {
+		if e := l.content(o.node, o.area); e != nil {
+			f.RunsBuildID = e.buildID
+		}
+	}
+	if o.next != nil && o.next.err == nil {
+		f.Next = o.next.id
+	}
+	l.origins(&f, o)
+	return f
+}
+
+// origins asks which releases the two files are from.
+func (l *visit) origins(f *File, o outcome) {
+	if l.Places == nil {
+		return
+	}
+	if o.next != nil && o.next.err == nil && o.next.root.own {
+		f.Gets, _ = l.Places.Origin(l.resolved(o.next))
+	}
+	if l.root.own {
+		text := strings.TrimSuffix(f.Mapped, deletedSuffix)
+		if d, ok := l.Places.(Displacer); ok && f.Has != (Inode{}) {
+			if f.Runs, ok = d.Displaced(text, f.Has); ok {
+				return
+			}
+		}
+		if f.Verdict == None || f.Verdict == Corrupt || f.Has == (Inode{}) || text != l.resolvedOrEmpty(o.next) {
+			f.Runs, _ = l.Places.Origin(text)
+		}
+	}
+}
+
+// resolved is the path of a target without symbolic links, as the host has it.
+func (l *visit) resolved(t *target) string {
+	fd, err := t.root.open(t.path, unix.O_PATH)
+	if err != nil {
+		return ""
+	}
+	defer unix.Close(fd)
+	text, err := pathOf(fd)
+	if err != nil {
+		return ""
+	}
+	return text
+}
+
+func (l *visit) resolvedOrEmpty(t *target) string {
+	if t == nil || t.err != nil {
+		return ""
+	}
+	return l.resolved(t)
+}

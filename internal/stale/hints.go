@@ -1,0 +1,4 @@
+package stale
+
+// hints are the files that an interpreter has read and that have changed since.
+func (l *visit) hints() []Hint { return nil }

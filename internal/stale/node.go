@@ -1,0 +1,161 @@
+package stale
+
+import (
+	"strings"
+
+	"golang.org/x/sys/unix"
+)
+
+// node is a file that some process has mapped.
+type node struct {
+	facts
+	known bool   // the facts are of the very inode; else only number and device as maps prints them
+	root  *root  // of the process that it was first seen in
+	text  string // the path as the kernel printed it when it was first seen
+	code  bool   // a file of code, not shared memory and its like
+}
+
+type areaKey struct {
+	dev, ino uint64
+	text     string // only where the inode itself cannot be looked at
+}
+
+// inodeOf finds the inode of an area. The device that maps prints names a file
+// system, but on btrfs not a subvolume, and on overlay it may be another one
+// than stat(2) gives: such devices are not trusted, and each process's mapping
+// is looked at.
+func (l *visit) inodeOf(a *area) (*node, error) {
+	s := l.search
+	if s.trusted(a.dev) {
+		n, ok := s.inodes.get(areaKey{dev: a.dev, ino: a.ino}, s.patience, func() *node {
+			n, _ := l.followed(a)
+			return n
+		})
+		if !ok {
+			return nil, errHangs
+		}
+		if n != nil {
+			return n, nil
+		}
+	} else {
+		n, err := l.followed(a)
+		if n != nil {
+			return n, nil
+		}
+		if err != unix.EPERM && err != unix.EACCES && err != unix.ENOENT {
+			return nil, err
+		}
+	}
+	if a.text == "" {
+		b, ok := l.areas.at(a.start)
+		if !ok || b.ino != a.ino || b.dev != a.dev {
+			return nil, unix.ESRCH // changed meanwhile
+		}
+		a.text = b.text
+	}
+	n, ok := s.inodes.get(areaKey{a.dev, a.ino, a.text}, s.patience, func() *node {
+		return &node{facts: facts{id: Inode{a.dev, a.ino}}, text: a.text, code: !shared(a.text)}
+	})
+	if !ok {
+		return nil, errHangs
+	}
+	return n, nil
+}
+
+// followed looks at the inode by the link in map_files.
+func (l *visit) followed(a *area) (*node, error) {
+	name := a.mapFile()
+	f, err := inspect(l.p.dir, name, 0)
+	if err != nil {
+		return nil, err
+	}
+	l.search.learn(a.dev, f.id.Dev)
+	n, ok := l.search.byID.get(f.id, l.search.patience, func() *node {
+		n := &node{facts: f, known: true, root: l.root}
+		n.text, _ = l.p.link(name)
+		n.code = f.regular() && !(f.nlink == 0 && shared(n.text))
+		return n
+	})
+	if !ok {
+		return nil, errHangs
+	}
+	return n, nil
+}
+
+// shared says that a path is none of a directory, but a name that the kernel
+// gives to memory.
+func shared(text string) bool {
+	name, deleted := strings.CutSuffix(text, deletedSuffix)
+	if !deleted {
+		return false
+	}
+	for _, p := range []string{"/memfd:", "/SYSV", "/dev/zero", "/anon_hugepage", "/[aio]", "/i915", "/drm mm object", "/dmabuf:"} {
+		if strings.HasPrefix(name, p) {
+			return true
+		}
+	}
+	return false
+}
+
+// trusted says that a device number of maps is that of stat(2), so that with
+// the inode's number it names one file.
+func (s *search) trusted(dev uint64) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.devices[dev] == deviceSame
+}
+
+// learn remembers what a device of maps is to stat(2).
+func (s *search) learn(printed, stat uint64) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.devices == nil {
+		s.devices = map[uint64]deviceKind{}
+	}
+	switch {
+	case printed != stat:
+		s.devices[printed] = deviceOther
+	case s.devices[printed] == deviceUnknown:
+		s.devices[printed] = deviceSame
+	}
+}
+
+type deviceKind uint8
+
+const (
+	deviceUnknown deviceKind = iota
+	deviceSame
+	deviceOther
+)
+
+// content reads the head of the file, as the process has it mapped. It returns
+// nil if that is no ELF file, or cannot be read.
+func (l *visit) content(n *node, a area) *elfFile {
+	f, _ := l.search.heads.get(n, l.search.patience, func() *elfFile {
+		fd, err := l.openMapped(n, a)
+		if err != nil {
+			return nil
+		}
+		defer unix.Close(fd)
+		f, ok := readELF(descriptorAt(fd))
+		if !ok {
+			return nil
+		}
+		return f
+	})
+	return f
+}
+
+// openMapped opens the file that is mapped, not the one that has its name now.
+func (l *visit) openMapped(n *node, a area) (int, error) {
+	flags := unix.O_RDONLY | unix.O_NONBLOCK
+	fd, err := openAt(l.p.dir, a.mapFile(), flags)
+	if err == nil {
+		return fd, nil
+	}
+	// Without the right to map_files there is the link to the executable.
+	if st, e := inspect(l.p.dir, "exe", 0); e == nil && st.id.Ino == n.id.Ino && (n.known && st.id == n.id || !n.known && a.contains(l.aux.entry)) {
+		return openAt(l.p.dir, "exe", flags)
+	}
+	return -1, err
+}

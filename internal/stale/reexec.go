@@ -1,0 +1,100 @@
+package stale
+
+import (
+	"bytes"
+	"strconv"
+	"strings"
+
+	"golang.org/x/sys/unix"
+)
+
+// reexecName is what the link to the file looks like by which a program tells
+// that it can replace itself (docs/reexec-protocol.md).
+const reexecName = "/memfd:moult-reexec (deleted)"
+
+const mostDescriptors = 4096 // that are looked at for it
+
+// reexec reads what the process says about replacing itself; nil if nothing.
+func (l *visit) reexec() *Reexec {
+	n := 0
+	for fd, err := range l.first.numbers("fd") {
+		if n++; err != nil || n > mostDescriptors {
+			return nil
+		}
+		name := "fd/" + strconv.Itoa(fd)
+		if text, err := l.first.link(name); err != nil || text != reexecName {
+			continue
+		}
+		if x := l.readReexec(name); x != nil {
+			return x
+		}
+	}
+	return nil
+}
+
+func (l *visit) readReexec(name string) *Reexec {
+	text, err := l.first.read(name, 4096)
+	if err != nil {
+		return nil
+	}
+	x, pid, ok := parseReexec(text)
+	if !ok || pid != l.innerPID() {
+		return nil // inherited from another process
+	}
+	if fd, err := openAt(l.first.dir, name, unix.O_RDONLY); err == nil {
+		const all = unix.F_SEAL_WRITE | unix.F_SEAL_GROW | unix.F_SEAL_SHRINK
+		seals, err := unix.FcntlInt(uintptr(fd), unix.F_GET_SEALS, 0)
+		x.Sealed = err == nil && seals&all == all
+		unix.Close(fd)
+	}
+	return x
+}
+
+// parseReexec reads "moult-reexec VERSION" and lines of a word and a number.
+// Words that it does not know may follow.
+func parseReexec(text []byte) (x *Reexec, pid int, ok bool) {
+	x = &Reexec{}
+	for i, line := range strings.Split(string(text), "\n") {
+		word, value, _ := strings.Cut(line, " ")
+		if i == 0 && word != "moult-reexec" {
+			return nil, 0, false
+		}
+		n, err := strconv.Atoi(value)
+		if err != nil || n < 0 {
+			if i == 0 {
+				return nil, 0, false
+			}
+			continue
+		}
+		switch word {
+		case "moult-reexec":
+			x.Protocol = n
+		case "pid":
+			pid = n
+		case "generation":
+			x.Generation = n
+		case "signal":
+			if n > 64 {
+				return nil, 0, false
+			}
+			x.Signal = n
+		}
+	}
+	return x, pid, true
+}
+
+// innerPID is the number that the process has in its own PID namespace.
+func (l *visit) innerPID() int {
+	text, err := l.first.read("status", 8<<10)
+	if err != nil {
+		return 0
+	}
+	_, rest, _ := bytes.Cut(text, []byte("\nNSpid:\t"))
+	line, _, _ := bytes.Cut(rest, []byte("\n"))
+	f := bytes.Fields(line)
+	if len(f) == 0 {
+		return l.first.pid
+	}
+	pid, _ := strconv.Atoi(string(f[len(f)-1]))
+	return pid
+}
