@@ -97,7 +97,7 @@ func (r *Result) verdict() error {
 	case r.cut != nil && !r.Acted():
 		return r.cut
 	case r.cut != nil:
-		return fmt.Errorf("%w: interrupted: %s", ErrUnhealthy, strings.Join(append(failures, "its health was not asked"), "; "))
+		return fmt.Errorf("%w: interrupted: %s", ErrUnhealthy, strings.Join(failures, "; "))
 	case !r.Healthy && !r.Acted() && r.Count(Failed) > 0:
 		return errors.New(strings.Join(failures, "; ")) // nothing has changed
 	case !r.Healthy:

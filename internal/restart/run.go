@@ -61,6 +61,9 @@ func (r *runner) all(ctx context.Context) {
 			n++
 		}
 		if !r.batch(ctx, steps[:n]) && !r.KeepGoing {
+			if ctx.Err() != nil {
+				r.cut(ctx)
+			}
 			return
 		}
 		steps = steps[n:]

@@ -19,8 +19,11 @@ func (m *manager) restartUnit(ctx context.Context, name string, reload bool) (u 
 	call, cancel := context.WithTimeout(ctx, busLimit)
 	_, err = start(call, name, "replace", done)
 	cancel()
+	if ctx.Err() != nil {
+		return u, true, fmt.Errorf("restart %s: systemd is still at it", name) // or has not even heard of it
+	}
 	if err != nil {
-		return u, ctx.Err() != nil, fmt.Errorf("restart %s: %w", name, err)
+		return u, false, fmt.Errorf("restart %s: %w", name, err)
 	}
 	if err := m.waitJob(ctx, name, done); err != nil {
 		return u, true, err
@@ -32,7 +35,7 @@ func (m *manager) restartUnit(ctx context.Context, name string, reload bool) (u 
 // Pauses between looks at a unit: systemd tells of the end of a job, but
 // nothing tells that a service has become active by its own.
 const (
-	jobPoll = time.Second
+	jobPoll = 400 * time.Millisecond
 	upPoll  = 25 * time.Millisecond
 )
 
@@ -110,10 +113,10 @@ func (m *manager) stayed(ctx context.Context, was unit) error {
 	switch {
 	case was.active == "inactive": // a oneshot that is done
 		return nil
-	case u.active != "active" && u.active != "reloading":
-		return fmt.Errorf("%s came up and %w any more%s", was.name, errNotUp, m.why(ctx, was.name))
 	case u.restarts > was.restarts:
 		return fmt.Errorf("%s came up, but systemd has had to restart it %d times since", was.name, u.restarts-was.restarts)
+	case u.active != "active" && u.active != "reloading":
+		return fmt.Errorf("%s came up and %w any more%s", was.name, errNotUp, m.why(ctx, was.name))
 	}
 	return nil
 }

@@ -1,0 +1,98 @@
+/* A service for tests: server VERB...
+ *   port=N     answers HTTP on 127.0.0.1:N with STATUS
+ *   reexec     says that it can replace itself by SIGUSR2, and does
+ *   deaf       says so and does not;  quits: says so and ends
+ *   reload     replaces itself on SIGHUP
+ *   child      has a child that runs the same file
+ *   escape     likewise, one that leaves its group and ends after a minute
+ *   die=MS     ends with status 3 after so many milliseconds
+ */
+#define _GNU_SOURCE
+#include <arpa/inet.h>
+#include <fcntl.h>
+#include <poll.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/prctl.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#ifndef STATUS
+#define STATUS "200 OK"
+#endif
+const char version[] = VERSION;
+
+static volatile sig_atomic_t upgrade;
+static void on_upgrade(int sig) { upgrade = sig; }
+
+static int has(char **argv, const char *verb) {
+	size_t n = strlen(verb);
+	for (int i = 1; argv[i]; i++)
+		if (!strncmp(argv[i], verb, n) && (argv[i][n] == 0 || verb[n - 1] == '='))
+			return i;
+	return 0;
+}
+
+static void announce(void) {
+	char text[200];
+	const char *old = getenv("GENERATION");
+	int generation = old ? atoi(old) + 1 : 1;
+	snprintf(text, sizeof text, "%d", generation);
+	setenv("GENERATION", text, 1);
+	int fd = memfd_create("moult-reexec", MFD_CLOEXEC | MFD_ALLOW_SEALING);
+	int n = snprintf(text, sizeof text, "moult-reexec 1\npid %d\ngeneration %d\nsignal %d\n", getpid(), generation, SIGUSR2);
+	if (write(fd, text, n) != n) exit(2);
+	fcntl(fd, F_ADD_SEALS, F_SEAL_SEAL | F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_WRITE);
+}
+
+int main(int argc, char **argv) {
+	int port = has(argv, "port="), die = has(argv, "die="), sock = -1;
+	struct sigaction sa = {.sa_handler = on_upgrade};
+	(void)argc;
+	sigset_t none;
+	sigemptyset(&none);
+	sigprocmask(SIG_SETMASK, &none, NULL);
+	if (has(argv, "reexec") || has(argv, "deaf") || has(argv, "quits")) {
+		sigaction(SIGUSR2, &sa, NULL);
+		announce();
+	}
+	if (has(argv, "reload")) sigaction(SIGHUP, &sa, NULL);
+	if (has(argv, "child") && fork() == 0) {
+		prctl(PR_SET_PDEATHSIG, SIGKILL);
+		for (;;) pause();
+	}
+	if (has(argv, "escape") && fork() == 0) {
+		setsid();
+		sleep(60);
+		_exit(0);
+	}
+	if (port) {
+		struct sockaddr_in a = {.sin_family = AF_INET, .sin_port = htons(atoi(argv[port] + 5))};
+		int one = 1;
+		a.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+		sock = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+		setsockopt(sock, SOL_SOCKET, SO_REUSEADDR, &one, sizeof one);
+		if (bind(sock, (void *)&a, sizeof a) || listen(sock, 16)) return 1;
+	}
+	for (;;) {
+		struct pollfd p = {.fd = sock, .events = POLLIN};
+		int n = poll(&p, 1, die ? atoi(argv[die] + 4) : -1);
+		if (upgrade && has(argv, "quits")) return 4;
+		if (upgrade && !has(argv, "deaf")) {
+			execv(argv[0], argv);
+			return 5;
+		}
+		if (n == 0) return 3;
+		if (n == 1) {
+			char b[1000];
+			const char answer[] = "HTTP/1.1 " STATUS "\r\nConnection: close\r\n\r\n";
+			int c = accept4(sock, NULL, NULL, SOCK_CLOEXEC);
+			if (c < 0) continue;
+			if (read(c, b, sizeof b) > 0 && write(c, answer, sizeof answer - 1) < 0) return 6;
+			close(c);
+		}
+	}
+}
