@@ -35,6 +35,7 @@ func sections() []section {
 		{"nothing", (*bench).measureNothing},
 		{"clone", (*bench).measureClone},
 		{"many", (*bench).measureMany},
+		{"reexec", (*bench).measureReexec},
 	}
 }
 

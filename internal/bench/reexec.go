@@ -1,0 +1,89 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"moult.example/internal/reexecload"
+)
+
+// What is asked of a server that replaces itself, at scale 1.
+const (
+	reexecUpgrades     = 1000
+	reexecPeerUpgrades = 200
+	reexecEvery        = 100 * time.Millisecond
+	reexecThink        = 5 * time.Millisecond
+	reexecGap          = 15 // ms, in 99 of 100 upgrades
+)
+
+// reexecServer is one that is upgraded under load.
+type reexecServer struct {
+	name     string
+	ours     bool
+	upgrades int
+	lack     string
+	start    func() (*reexecload.Server, error)
+}
+
+func (b *bench) reexecServers(ctx context.Context) []reexecServer {
+	peer := b.scaled(reexecPeerUpgrades, 10)
+	haproxy := func(name, option string) reexecServer {
+		return reexecServer{name, false, peer, missing("haproxy"), func() (*reexecload.Server, error) {
+			return b.startHAProxy(ctx, name, option)
+		}}
+	}
+	return []reexecServer{
+		{"nginx, USR2 and QUIT", false, peer, missing("nginx"), func() (*reexecload.Server, error) { return b.startNginx(ctx) }},
+		haproxy("HAProxy, USR2", ""),
+		haproxy("HAProxy, idle-close-on-response", "option idle-close-on-response"),
+	}
+}
+
+// measureReexec upgrades servers under load, again and again, and counts what
+// gets lost.
+func (b *bench) measureReexec(ctx context.Context, s *Section) error {
+	s.Title = "requests lost while a server is replaced under load"
+	s.Method = fmt.Sprintf("16 workers, half of them with a new connection for each request; POST, %v think time, nothing sent twice; "+
+		"an upgrade every %v", reexecThink, reexecEvery)
+	s.Unit = "lost"
+	for _, server := range b.reexecServers(ctx) {
+		if server.lack != "" {
+			s.skip(server.name, server.lack)
+			continue
+		}
+		b.say("reexec: %s, %d upgrades", server.name, server.upgrades)
+		r, err := runTrial(ctx, server)
+		if err != nil {
+			return err
+		}
+		s.addTrial(server, r)
+	}
+	return nil
+}
+
+func runTrial(ctx context.Context, server reexecServer) (reexecload.TrialResult, error) {
+	s, err := server.start()
+	if err != nil {
+		return reexecload.TrialResult{}, err
+	}
+	defer s.Stop()
+	return reexecload.Trial{Think: reexecThink, Upgrades: server.upgrades, Every: reexecEvery}.Run(ctx, s)
+}
+
+// addTrial makes a row of a trial, and targets if it is ours.
+func (s *Section) addTrial(server reexecServer, r reexecload.TrialResult) {
+	ms := func(d time.Duration) float64 { return float64(d.Microseconds()) / 1000 }
+	all := r.All()
+	lost := all.Lost + all.Wrong
+	note := fmt.Sprintf("%d kept, %d new, of %d; p99.9 %.1f ms", r.Kept.Lost+r.Kept.Wrong, lost-r.Kept.Lost-r.Kept.Wrong,
+		lost+all.Answered, ms(all.Took(0.999)))
+	if r.Upgrades.Done > 0 {
+		note += fmt.Sprintf("; %d upgrades, gap p50 %.1f ms, p99 %.1f ms", r.Upgrades.Done, ms(r.Upgrades.Gap(0.5)), ms(r.Upgrades.Gap(0.99)))
+	}
+	s.Rows = append(s.Rows, Row{Name: server.name, Value: float64(lost), Note: note})
+	if server.ours {
+		s.check(server.name, float64(lost), 0, "lost")
+		s.check(server.name+", listener gap p99", ms(r.Upgrades.Gap(0.99)), reexecGap, "ms")
+	}
+}
