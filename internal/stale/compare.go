@@ -28,6 +28,9 @@ func (l *visit) compare(o *outcome) {
 		return
 	}
 	o.hasID, o.nextID = c.hasID, c.nextID
+	if l.writtenBefore(o) {
+		return
+	}
 	if c.same {
 		if l.Strict {
 			o.verdict, o.why = Same, "another file with the same bytes is there"
@@ -45,20 +48,21 @@ func (l *visit) compare(o *outcome) {
 	case !c.sure:
 		o.why = "another file is there; whether its bytes are the same could not be found out"
 	}
-	l.writtenBefore(o)
 }
 
 // writtenBefore looks whether a file that is no longer there was overwritten
 // before it went.
-func (l *visit) writtenBefore(o *outcome) {
+func (l *visit) writtenBefore(o *outcome) bool {
 	n := o.node
 	start, err := l.started()
 	if err != nil || !n.known || n.written <= start || n.born > start {
-		return
+		return false
 	}
-	if why := l.overwritten(o.used, n.size); why != "" {
+	why := l.overwritten(o.used, n.size)
+	if why != "" {
 		o.verdict, o.why, o.since = Corrupt, why, n.written
 	}
+	return why != ""
 }
 
 func (l *visit) comparePair(o *outcome) comparison {

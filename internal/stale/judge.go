@@ -69,7 +69,7 @@ func (l *visit) judge(u *used) outcome {
 
 // missed is the outcome for a file where nothing is any more.
 func (l *visit) missed(o *outcome) {
-	if l.ownTemporary(o) {
+	if l.ownTemporary(o) || l.noCode(o.used) {
 		return
 	}
 	o.verdict, o.why = Gone, "nothing is there any more"
@@ -77,6 +77,12 @@ func (l *visit) missed(o *outcome) {
 		o.since = o.node.changed
 	}
 	l.writtenBefore(o)
+}
+
+// noCode says that a file with code is none that a loader would load: a cache of
+// a just-in-time compiler, usually.
+func (l *visit) noCode(u *used) bool {
+	return u.kind == KindLibrary && u.name == "" && l.content(u.node, u.area) == nil
 }
 
 // ownTemporary says that a file is one that a process has made for itself,

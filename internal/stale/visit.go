@@ -112,13 +112,14 @@ func (l *visit) running() bool {
 // open opens the process's memory map and finds what of it has code. It says
 // false if there is none: a thread of the kernel, or a process that has ended.
 func (l *visit) open() (bool, error) {
-	if err := l.openMaps(); err != nil {
+	switch err := l.openMaps(); {
+	case err == nil && len(l.codes) > 0:
+		return true, nil
+	case err == nil:
+		unix.Close(l.areas.maps)
+	case !gone(err):
 		return false, err
 	}
-	if len(l.codes) > 0 {
-		return true, nil
-	}
-	unix.Close(l.areas.maps)
 	st, err := l.status()
 	if err != nil || st.kernel || !st.ended() || st.threads < 2 {
 		return false, err
