@@ -1,0 +1,139 @@
+package reexecload
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"syscall"
+	"time"
+)
+
+// Program is a server that executes its own file again when that was replaced
+// and it is sent SIGUSR2, as those in examples/ do.
+type Program struct {
+	Name  string
+	Files []string // executables, on one file system, that take turns
+	Args  []string
+	Env   []string // added to that of this process
+	Dir   string   // an existing directory on that file system, for the program's path
+	Addr  string   // where it listens, as in Server
+
+	// Version reads which of the Files has answered, by its index.
+	Version func(a Answer) (int, error)
+}
+
+// Process is a running Program.
+type Process struct {
+	*Server
+	PID  int
+	Path string // the executable as the process sees it
+
+	cmd    *exec.Cmd
+	stderr *os.File
+}
+
+// Start starts the program from the first of its files, and waits until it
+// answers. Upgrade n gives it the file n modulo their number: a new name of a
+// file that is there, renamed over the path, so that no time is spent on bytes.
+func (p Program) Start(ctx context.Context) (*Process, error) {
+	run := &Process{Path: filepath.Join(p.Dir, p.Name)}
+	if err := p.place(0, run.Path); err != nil {
+		return nil, err
+	}
+	var err error
+	if run.stderr, err = os.Create(run.Path + ".stderr"); err != nil {
+		return nil, err
+	}
+	run.cmd = exec.Command(run.Path, p.Args...)
+	run.cmd.Env = append(os.Environ(), p.Env...)
+	run.cmd.Stdout, run.cmd.Stderr = run.stderr, run.stderr
+	if err := run.cmd.Start(); err != nil {
+		return nil, fmt.Errorf("start %s: %w", p.Name, err)
+	}
+	run.PID = run.cmd.Process.Pid
+	run.Server = &Server{Name: p.Name, Addr: p.Addr, Stop: run.stop,
+		Upgrade: func(n int) error {
+			if err := p.place(n, run.Path); err != nil {
+				return err
+			}
+			return syscall.Kill(run.PID, syscall.SIGUSR2)
+		},
+		Upgraded: func(n int, a Answer) bool {
+			version, err := p.Version(a)
+			return err == nil && version == n%len(p.Files)
+		},
+	}
+	if err := run.Await(ctx); err != nil {
+		run.stop()
+		return nil, fmt.Errorf("%w; it says %q", err, run.Said())
+	}
+	return run, nil
+}
+
+// place gives the program's path to one of the files.
+func (p Program) place(n int, path string) error {
+	next := path + ".next"
+	if err := os.Remove(next); err != nil && !errors.Is(err, os.ErrNotExist) {
+		return err
+	}
+	if err := os.Link(p.Files[n%len(p.Files)], next); err != nil {
+		return err
+	}
+	return os.Rename(next, path)
+}
+
+// stop ends the process: by SIGTERM, and if that takes more than five seconds by
+// SIGKILL.
+func (p *Process) stop() {
+	p.cmd.Process.Signal(syscall.SIGTERM)
+	kill := time.AfterFunc(5*time.Second, func() { p.cmd.Process.Kill() })
+	p.cmd.Wait()
+	kill.Stop()
+	p.stderr.Close()
+}
+
+// Said returns the end of what the process has written to its standard streams.
+func (p *Process) Said() string {
+	text, err := os.ReadFile(p.stderr.Name())
+	if err != nil {
+		return err.Error()
+	}
+	return string(text[max(0, len(text)-2000):])
+}
+
+// Descriptors lists what the process has open, by number and name.
+func (p *Process) Descriptors() ([]string, error) {
+	dir := fmt.Sprintf("/proc/%d/fd", p.PID)
+	entries, err := os.ReadDir(dir)
+	if err != nil {
+		return nil, err
+	}
+	var all []string
+	for _, e := range entries {
+		to, err := os.Readlink(filepath.Join(dir, e.Name()))
+		if err == nil {
+			all = append(all, e.Name()+" "+to)
+		}
+	}
+	return all, nil
+}
+
+// RSS is the memory of the process that is in RAM, in bytes.
+func (p *Process) RSS() (int64, error) {
+	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", p.PID))
+	if err != nil {
+		return 0, err
+	}
+	for line := range strings.Lines(string(text)) {
+		if value, ok := strings.CutPrefix(line, "VmRSS:"); ok {
+			kb, err := strconv.ParseInt(strings.TrimSpace(strings.TrimSuffix(strings.TrimSpace(value), "kB")), 10, 64)
+			return kb << 10, err
+		}
+	}
+	return 0, errors.New("no VmRSS")
+}
