@@ -2,7 +2,6 @@ package stale
 
 import (
 	"errors"
-	"path"
 	"strings"
 
 	"golang.org/x/sys/unix"
@@ -117,12 +116,6 @@ func (s *search) topBy(pid int, ns string) *root {
 func (r *root) inside(text string) (string, bool) {
 	rest, ok := strings.CutPrefix(text, r.text)
 	return rest, ok && strings.HasPrefix(rest, "/")
-}
-
-// outside turns a path that starts from this root into one of the host; false
-// if there is none.
-func (r *root) outside(name string) (string, bool) {
-	return r.text + path.Clean(name), r.own
 }
 
 // lookUp finds what a path leads to that starts from this root, once for all

@@ -53,8 +53,11 @@ func (l *visit) settled(o *outcome, start int64) bool {
 	if !ok {
 		return false
 	}
-	path, ok := o.next.root.outside(o.next.path)
-	if !ok {
+	path := ""
+	if o.next.root.own {
+		path = l.resolved(o.next)
+	}
+	if path == "" {
 		return false
 	}
 	intact, since, ok := s.Intact(path)
