@@ -74,6 +74,7 @@ func commandTable() []command {
 		{"recover", groupReplace, newRecoverCommand},
 		{"pack", groupReplace, newPackCommand},
 		{"exec", groupReplace, newExecCommand},
+		{"restart", groupReplace, newRestartCommand},
 		{"ps", groupLook, newPSCommand},
 		{"status", groupLook, newStatusCommand},
 		{"history", groupLook, newHistoryCommand},

@@ -16,6 +16,7 @@ type applyFlags struct {
 	source sourceFlags
 	apply  deploy.ApplyOptions
 	layout string
+	after  restartFlags // of apply
 	wait   wait
 	dryRun bool
 	list   bool
@@ -60,20 +61,28 @@ nothing is done.
 
 A target that is new or empty becomes owned: moult switches all of it by one
 rename. One with files in it is shared, and gets its files one by one, unless
---adopt is given. --layout says otherwise on the first apply.`,
+--adopt is given. --layout says otherwise on the first apply.
+
+--restart brings the processes along, as moult restart does. With --health, what
+is not well afterwards is rolled back, restarted and asked once more.`,
 		Example: `  moult apply ./build /opt/app
   moult apply --dry-run app-2.1.moult /opt/app
+  moult apply app-2.1.moult /opt/app --restart --health tcp:localhost:80
   ssh build cat app.tar.zst | moult apply - /opt/app`,
-		Annotations:       exits(statusUnfinished, statusBusy),
+		Annotations:       exits(statusFound, statusUnfinished, statusBusy),
 		Args:              operands("RELEASE", "TARGET"),
 		ValidArgsFunction: completeTarget(1),
 	}
 	c.RunE = func(cmd *cobra.Command, args []string) error {
+		if err := f.after.settle(); err != nil {
+			return err
+		}
 		return a.deliver(cmd.Context(), &f, args[0], args[1], (*deploy.Target).Apply)
 	}
 	f.add(c.Flags())
 	c.Flags().BoolVar(&f.apply.NoHooks, "no-hooks", false, "run no hook, no ldconfig and no systemctl")
 	retentionFlags(c.Flags(), &f.apply.Retention)
+	f.after.addAfter(c.Flags())
 	return c
 }
 
@@ -112,7 +121,8 @@ func (a *app) deliver(ctx context.Context, f *applyFlags, path, target string, j
 		o.SourceCache = t.SourceCache()
 		return f.source.with(ctx, a, path, o.SourceCache, f.dryRun, func(rel *release.Release) error {
 			if !f.dryRun {
-				return a.printResult(job(t, ctx, rel, o))
+				r, err := job(t, ctx, rel, o)
+				return a.finish(ctx, t, &f.after, r, err)
 			}
 			plan, err := t.Plan(ctx, rel, o)
 			if err != nil {

@@ -12,6 +12,7 @@ import (
 func newCommitCommand(a *app) *cobra.Command {
 	var o deploy.CommitOptions
 	var w wait
+	var after restartFlags
 	c := &cobra.Command{
 		Use:   "commit [FLAGS] TARGET [GENERATION]",
 		Short: "make a staged generation live",
@@ -21,7 +22,7 @@ out of space. It is still refused if somebody has changed what it would
 replace, or if the release's hook says so.`,
 		Example: `  moult stage ./build /opt/app && moult commit /opt/app
   moult commit --wait 30s /opt/app 42`,
-		Annotations:       exits(statusUnfinished, statusBusy),
+		Annotations:       exits(statusFound, statusUnfinished, statusBusy),
 		Args:              operands("TARGET", "[GENERATION]"),
 		ValidArgsFunction: completeTarget(0),
 		RunE: func(cmd *cobra.Command, args []string) error {
@@ -31,8 +32,12 @@ replace, or if the release's hook says so.`,
 					return err
 				}
 			}
+			if err := after.settle(); err != nil {
+				return err
+			}
 			return a.withTarget(args[0], w, func(t *deploy.Target) error {
-				return a.printResult(t.Commit(cmd.Context(), o))
+				r, err := t.Commit(cmd.Context(), o)
+				return a.finish(cmd.Context(), t, &after, r, err)
 			})
 		},
 	}
@@ -40,6 +45,7 @@ replace, or if the release's hook says so.`,
 	c.Flags().BoolVar(&o.NoHooks, "no-hooks", false, "run no hook, no ldconfig and no systemctl")
 	retentionFlags(c.Flags(), &o.Retention)
 	waitFlag(c.Flags(), &w)
+	after.addAfter(c.Flags())
 	return c
 }
 

@@ -11,6 +11,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"moult.example/internal/deploy"
+	"moult.example/internal/restart"
 )
 
 // The exit statuses. They are an interface: other programs branch on them.
@@ -68,6 +69,7 @@ func diagnose(err error) diagnosis {
 	var usage *usageError
 	var refused *deploy.RefusedError
 	var command *commandError
+	var ask *askError
 	switch {
 	case errors.As(err, &command):
 		d.Status = command.status()
@@ -79,6 +81,10 @@ func diagnose(err error) diagnosis {
 		d.Status, d.Hint = statusUnfinished, "moult recover finishes or undoes it; it can be run any number of times"
 	case errors.Is(err, deploy.ErrAfter):
 		d.Status, d.Hint = statusUnfinished, "moult status shows what is live; moult rollback goes back"
+	case errors.Is(err, restart.ErrUnhealthy):
+		d.Status, d.Hint = statusUnfinished, "moult ps shows who runs what, moult status what is live"
+	case errors.As(err, &ask):
+		d.Hint = "--yes does all that was shown; --deny leaves out what it matches"
 	case errors.Is(err, deploy.ErrBusy):
 		d.Status, d.Hint = statusBusy, "--wait 30s waits for it"
 	case errors.Is(err, deploy.ErrInstallPartly):
@@ -97,6 +103,8 @@ func diagnose(err error) diagnosis {
 		d.Hint = "moult status lists the generations"
 	case errors.Is(err, deploy.ErrNewer):
 		d.Hint = "use the moult that wrote it, or a newer one"
+	case errors.Is(err, restart.ErrRemains):
+		d.Status, d.Hint = statusFound, "moult restart --dry-run says why each is left alone"
 	case errors.Is(err, errFound):
 		d.Status = statusFound
 	case errors.Is(err, unix.ENOSPC), errors.Is(err, unix.EDQUOT):

@@ -14,16 +14,21 @@ func (a *app) printResult(r deploy.Result, err error) error {
 	if err != nil && !changed(err) {
 		return err
 	}
+	a.remarkResult(r)
+	if printErr := a.print(r, func(w io.Writer) { writeResult(w, r) }); printErr != nil && err == nil {
+		return printErr
+	}
+	return err
+}
+
+// remarkResult says what a job has to say beside its result.
+func (a *app) remarkResult(r deploy.Result) {
 	if r.Recovered != nil {
 		a.remark("%s", recoveredText(*r.Recovered))
 	}
 	for _, warning := range r.Warnings {
 		a.remark("%s", warning)
 	}
-	if printErr := a.print(r, func(w io.Writer) { writeResult(w, r) }); printErr != nil && err == nil {
-		return printErr
-	}
-	return err
 }
 
 // changed says that a job has done something although it failed.

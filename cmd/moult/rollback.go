@@ -12,6 +12,7 @@ import (
 func newRollbackCommand(a *app) *cobra.Command {
 	o := deploy.RollbackOptions{Generation: -1}
 	var w wait
+	var after restartFlags
 	c := &cobra.Command{
 		Use:   "rollback [FLAGS] TARGET [GENERATION]",
 		Short: "make an earlier generation live again",
@@ -21,7 +22,7 @@ still run its files are no longer stale: they are the same inodes.`,
 		Example: `  moult rollback /opt/app
   moult rollback /opt/app 40
   moult rollback --dry-run /opt/app    can it be done?`,
-		Annotations:       exits(statusUnfinished, statusBusy),
+		Annotations:       exits(statusFound, statusUnfinished, statusBusy),
 		Args:              operands("TARGET", "[GENERATION]"),
 		ValidArgsFunction: completeTarget(0),
 		RunE: func(cmd *cobra.Command, args []string) error {
@@ -31,10 +32,13 @@ still run its files are no longer stale: they are the same inodes.`,
 					return err
 				}
 			}
+			if err := after.settle(); err != nil {
+				return err
+			}
 			return a.withTarget(args[0], w, func(t *deploy.Target) error {
 				r, err := t.Rollback(cmd.Context(), o)
 				if !o.DryRun || err != nil {
-					return a.printResult(r, err)
+					return a.finish(cmd.Context(), t, &after, r, err)
 				}
 				if err := a.print(r, func(w io.Writer) {
 					fmt.Fprintf(w, "%s: %s can be live again%s\n", r.Target.Quoted(), generation(r.Generation), identity(r.Name, r.Version, r.Release))
@@ -49,5 +53,6 @@ still run its files are no longer stale: they are the same inodes.`,
 	c.Flags().BoolVarP(&o.DryRun, "dry-run", "n", false, "verify that it can be done, change nothing")
 	c.Flags().BoolVar(&o.NoHooks, "no-hooks", false, "run no hook, no ldconfig and no systemctl")
 	waitFlag(c.Flags(), &w)
+	after.addAfter(c.Flags())
 	return c
 }

@@ -30,6 +30,7 @@ type Options struct {
 	Parallel    int           // how many at a time; 0 is one
 	KeepGoing   bool          // go on with the others when one has failed
 	Timeout     time.Duration // for each, if its rule does not say; 0 is three minutes
+	HealthOnly  bool          // nobody was to be restarted, so what is stale is no matter
 	Health      []Probe       // asked after each batch, and once if there is nothing to do
 	HealthLimit time.Duration // until all of them are well; 0 is one minute
 

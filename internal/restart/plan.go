@@ -5,7 +5,9 @@ import (
 	"context"
 	"fmt"
 	"slices"
+	"strconv"
 	"strings"
+	"unicode/utf8"
 
 	"moult.example/internal/stale"
 )
@@ -83,6 +85,7 @@ const (
 	ForDenied    Reason = "denied"    // the caller or a rule says so
 	ForGone      Reason = "gone"      // it could not be started again
 	ForUnit      Reason = "unit"      // its unit cannot be restarted
+	ForForeign   Reason = "foreign"   // it is no program of the target's own
 	ForUnknown   Reason = "unknown"   // nobody knows how
 )
 
@@ -95,6 +98,20 @@ func (p *Plan) Foreign() int {
 		}
 	}
 	return n
+}
+
+// LeaveForeign takes the steps for programs that are not the target's own out of
+// the plan: their processes are left alone.
+func (p *Plan) LeaveForeign() {
+	p.Steps = slices.DeleteFunc(p.Steps, func(s Step) bool {
+		for _, process := range s.Processes {
+			if s.Foreign {
+				p.Left = append(p.Left, Left{process, ForForeign, "it is no program of the target's own; --yes restarts it too"})
+			}
+		}
+		return s.Foreign
+	})
+	p.sort()
 }
 
 // planner makes a plan.
@@ -286,6 +303,15 @@ func (p *planner) isForeign(process stale.Process) bool {
 		return !ofTarget(process, p.Target)
 	}
 	return !slices.ContainsFunc(p.Targets, func(t string) bool { return ofTarget(process, t) })
+}
+
+// shown is a name that a process or a unit has, for people: quoted if it holds
+// what a terminal could take for more than text.
+func shown(name string) string {
+	if name == "" || !utf8.ValidString(name) || strings.ContainsFunc(name, func(r rune) bool { return !strconv.IsPrint(r) }) {
+		return strconv.Quote(name)
+	}
+	return name
 }
 
 func describe(p stale.Process, unit string) Process {

@@ -53,10 +53,10 @@ func (p *planner) placeUnit(ctx context.Context, key unitKey, g *group) {
 			return
 		}
 	}
-	s := Step{Name: key.name, Method: ByUnit, Unit: key.name, Reload: reload, Foreign: true, home: key.home}
+	s := Step{Name: shown(key.name), Method: ByUnit, Unit: key.name, Reload: reload, Foreign: true, home: key.home}
 	if key.user {
 		s.User = &key.uid
-		s.Name = fmt.Sprintf("%s of user %d", key.name, key.uid)
+		s.Name = fmt.Sprintf("%s of user %d", shown(key.name), key.uid)
 	}
 	s.follow(g.rule, g.place)
 	for _, process := range g.stale {
@@ -112,7 +112,7 @@ func (p *planner) placeSignal(ctx context.Context, process stale.Process, others
 		return
 	}
 	s := Step{
-		Name: fmt.Sprintf("%s, process %d", process.Comm, process.PID), Method: BySignal, Unit: key.name, Signal: process.Reexec.Signal,
+		Name: fmt.Sprintf("%s, process %d", shown(process.Comm), process.PID), Method: BySignal, Unit: key.name, Signal: process.Reexec.Signal,
 		Foreign: p.isForeign(process), Processes: []Process{describe(process, key.name)}, home: key.home,
 	}
 	s.follow(rule, place)
@@ -174,7 +174,7 @@ func (p *planner) notStartable(ctx context.Context, process stale.Process) strin
 	}
 	for _, f := range process.Files {
 		if f.Verdict == stale.Gone && (f.Kind != stale.KindLibrary || p.Check == nil && !newProgram) {
-			return f.Path + " is gone"
+			return shown(f.Path) + " is gone"
 		}
 	}
 	if p.Check != nil {

@@ -29,7 +29,9 @@ func Run(ctx context.Context, o Options, plan *Plan) (*Result, error) {
 		r.result.Steps[i] = Outcome{Step: s, State: NotTried}
 	}
 	r.all(ctx)
-	r.lookBack(ctx)
+	if !o.HealthOnly {
+		r.lookBack(ctx)
+	}
 	return r.result, r.result.verdict()
 }
 
@@ -212,7 +214,7 @@ func (r *runner) waitCurrent(ctx context.Context, o *Outcome, limit time.Duratio
 		case err != nil && len(left) == 0:
 			o.fail(Failed, fmt.Errorf("%s: look whether it runs the new code: %w", o.Name, err))
 		default:
-			o.fail(StillOld, fmt.Errorf("%s: process %d (%s) still runs the old code", o.Name, left[0].PID, left[0].Comm))
+			o.fail(StillOld, fmt.Errorf("%s: process %d (%s) still runs the old code", o.Name, left[0].PID, shown(left[0].Comm)))
 		}
 		return
 	}
@@ -256,9 +258,9 @@ func (r *runner) blame(pid int, unit string, h home, d Process) {
 		if o.MainPID == pid || unit == o.Unit && h == o.home {
 			what := ""
 			if len(d.Files) > 0 {
-				what = ": " + d.Files[0]
+				what = ": " + shown(d.Files[0])
 			}
-			o.fail(StillOld, fmt.Errorf("%s: it is up, but process %d (%s) runs old code%s", o.Name, d.PID, d.Comm, what))
+			o.fail(StillOld, fmt.Errorf("%s: it is up, but process %d (%s) runs old code%s", o.Name, d.PID, shown(d.Comm), what))
 			r.result.Healthy = false
 		}
 	}

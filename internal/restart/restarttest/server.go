@@ -66,9 +66,13 @@ func compile(t testing.TB, version, status string) string {
 	return file
 }
 
-// RemoveServers removes what Server has compiled; a TestMain calls it.
+// RemoveServers removes what Server has compiled; a TestMain calls it, or a
+// clean-up.
 func RemoveServers() {
+	built.Lock()
+	defer built.Unlock()
 	if built.dir != "" {
 		os.RemoveAll(built.dir)
 	}
+	built.dir, built.files = "", nil
 }

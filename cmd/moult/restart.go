@@ -1,0 +1,210 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"time"
+
+	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
+
+	"moult.example/internal/deploy"
+	"moult.example/internal/restart"
+	"moult.example/internal/stale"
+)
+
+// restartFlags are those of restart, and of what restarts after it has changed
+// a target.
+type restartFlags struct {
+	yes         bool
+	deny, allow []string
+	parallel    int
+	keepGoing   bool
+	timeout     time.Duration
+	health      []string
+	healthLimit time.Duration
+
+	dryRun  bool
+	restart bool // of apply, commit and rollback: to restart at all
+
+	probes    []restart.Probe
+	hostRules []restart.Rule
+}
+
+// add gives a command the flags that restart shares with apply, commit and
+// rollback.
+func (f *restartFlags) add(flags *pflag.FlagSet) {
+	flags.StringArrayVar(&f.health, "health", nil, "then ask if all is well: `PROBE` is tcp:HOST:PORT, http://…,\nhttps://… or a command; may be given more than once")
+	flags.DurationVar(&f.healthLimit, "health-timeout", time.Minute, "ask again for so long (`TIME`) until all is well")
+	flags.StringArrayVar(&f.deny, "deny", nil, "leave alone the units and programs that match `PATTERN`")
+	flags.BoolVarP(&f.yes, "yes", "y", false, "on a terminal: also what is not the target's own")
+}
+
+// addAfter gives a command that changes a target the flags to restart after it.
+func (f *restartFlags) addAfter(flags *pflag.FlagSet) {
+	flags.BoolVar(&f.restart, "restart", false, "then bring the target's stale processes to the new code")
+	f.add(flags)
+}
+
+// wanted says that something is to be done after a change.
+func (f *restartFlags) wanted() bool { return f.restart || len(f.health) > 0 }
+
+// settle checks what a person, or the administrator's rules, could have wrong,
+// before anything changes.
+func (f *restartFlags) settle() (err error) {
+	for _, text := range f.health {
+		p, err := restart.ParseProbe(text)
+		if err != nil {
+			return &usageError{message: "--health " + err.Error()}
+		}
+		f.probes = append(f.probes, p)
+	}
+	if f.parallel < 0 || f.timeout < 0 || f.healthLimit < 0 {
+		return &usageError{message: "a number or time is below zero"}
+	}
+	f.hostRules, err = restart.ReadRules(restart.RulesDir)
+	return err
+}
+
+func newRestartCommand(a *app) *cobra.Command {
+	var f restartFlags
+	c := &cobra.Command{
+		Use:   "restart [FLAGS] [TARGET]",
+		Short: "bring stale processes to the new code",
+		Long: `Restart the processes that run code of a file which is not what they would load
+if they were started now: those of a TARGET, or all of this host. The way that
+is gentlest to each is taken:
+
+  signal   a program with moult's re-exec library replaces itself
+  unit     systemd restarts the unit
+  command  what /etc/moult/restart.d, or the release, says
+
+Containers are named and not touched. moult never restarts itself, what it was
+started from, its own session; nor, unless --allow names it, what a whole host
+hangs on: init, the message bus, logins, displays, container engines, networks.
+Each has to be up, run the new files and be well before the next one's turn
+comes. What could not be started again is not stopped.
+
+On a terminal nothing is done if more than the target's own programs would be
+restarted; the plan is shown, and --yes does it.`,
+		Example: `  moult restart --dry-run
+  moult restart /opt/app --health http://localhost:8080/healthz
+  moult restart --yes --deny postgresql@* --parallel 4`,
+		Annotations:       exits(statusFound, statusUnfinished),
+		Args:              operands("[TARGET]"),
+		ValidArgsFunction: completeTarget(0),
+	}
+	c.RunE = func(cmd *cobra.Command, args []string) error {
+		if err := f.settle(); err != nil {
+			return err
+		}
+		if len(args) == 0 {
+			return a.restart(cmd.Context(), &f, "")
+		}
+		return a.withTarget(args[0], 0, func(t *deploy.Target) error {
+			if _, err := t.Status(""); err != nil {
+				return err
+			}
+			return a.restart(cmd.Context(), &f, t.Path())
+		})
+	}
+	flags := c.Flags()
+	flags.BoolVarP(&f.dryRun, "dry-run", "n", false, "print the plan, do nothing")
+	f.add(flags)
+	flags.StringArrayVar(&f.allow, "allow", nil, "touch what matches `PATTERN` though a host hangs on it")
+	flags.IntVar(&f.parallel, "parallel", 1, "restart `N` at a time")
+	flags.BoolVar(&f.keepGoing, "keep-going", false, "go on with the others after a failure")
+	flags.DurationVar(&f.timeout, "timeout", 3*time.Minute, "give each so long (`TIME`) to be up again")
+	return c
+}
+
+// restart plans and restarts.
+func (a *app) restart(ctx context.Context, f *restartFlags, target string) error {
+	o, err := a.restartOptions(f, target)
+	if err != nil {
+		return err
+	}
+	plan, err := restart.MakePlan(ctx, o)
+	if err != nil {
+		return err
+	}
+	foreign := plan.Foreign()
+	if f.dryRun || foreign > 0 && isTerminal(a.stdout) && !f.yes && !a.json {
+		err := a.print(dryRun{DryRun: true, Plan: plan}, func(w io.Writer) { writeRestartPlan(w, plan) })
+		if err == nil && !f.dryRun {
+			err = &askError{foreign: foreign, target: target}
+		}
+		return err
+	}
+	r, err := restart.Run(ctx, o, plan)
+	if errors.Is(err, context.Canceled) {
+		return err
+	}
+	if printErr := a.print(r, func(w io.Writer) { writeRestarts(w, r) }); printErr != nil && err == nil {
+		return printErr
+	}
+	return err
+}
+
+type dryRun struct {
+	DryRun bool `json:"dry_run"`
+	*restart.Plan
+}
+
+// askError says that somebody should have a look first.
+type askError struct {
+	foreign int
+	target  string
+}
+
+func (e *askError) Error() string {
+	if e.target == "" {
+		return fmt.Sprintf("nothing was done: %s not of a moult target", plural(e.foreign, "restart is", "restarts are"))
+	}
+	return fmt.Sprintf("nothing was done: %s not of programs of %s", plural(e.foreign, "restart is", "restarts are"), e.target)
+}
+
+// restartOptions are those of the flags, with the rules of the host and then
+// those of the releases.
+func (a *app) restartOptions(f *restartFlags, target string) (restart.Options, error) {
+	places := deploy.NewPlaces(a.options(0))
+	o := restart.Options{
+		Target: target, Rules: f.hostRules[:len(f.hostRules):len(f.hostRules)], Deny: f.deny, Allow: f.allow,
+		Parallel: f.parallel, KeepGoing: f.keepGoing, Timeout: f.timeout, Health: f.probes, HealthLimit: f.healthLimit,
+		OnEvent: a.restartEvent,
+		Find: func(ctx context.Context, pids []int) (*stale.Report, error) {
+			return stale.Find(ctx, stale.Options{PIDs: pids, Places: places})
+		},
+	}
+	var paths []string
+	if target != "" {
+		paths = []string{target}
+	}
+	errs := a.eachTarget(paths, target == "", 0, func(t *deploy.Target) error {
+		o.Targets = append(o.Targets, t.Path())
+		live, err := t.RestartRules("")
+		for _, l := range live {
+			for i, r := range l.Rules {
+				from := fmt.Sprintf("%s in %s, rule %d", orDash(oneLine(l.Name+" "+l.Version)), t.Path(), i+1)
+				o.Rules = append(o.Rules, restart.Rule{RestartRule: r, From: from, Target: l.Target})
+			}
+		}
+		return err
+	})
+	if target != "" {
+		return o, errors.Join(errs...)
+	}
+	for _, err := range errs { // a target that cannot be read keeps none of the others from it
+		a.remark("its rules are not followed: %s", oneLine(err.Error()))
+	}
+	return o, nil
+}
+
+// restartEvent shows on a terminal what is being done.
+func (a *app) restartEvent(e restart.Event) {
+	if e.State == restart.Running {
+		a.progress.step("restart", oneLine(e.Step), e.Done, e.All)
+	}
+}

@@ -1,0 +1,138 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+
+	"moult.example/internal/deploy"
+	"moult.example/internal/restart"
+)
+
+// restarted is the document of a command that has changed a target and then
+// brought its processes along.
+type restarted struct {
+	deploy.Result
+	Restart *restart.Result `json:"restart,omitempty"`
+
+	// What followed if that did not go well.
+	Rollback *deploy.Result  `json:"rollback,omitempty"`
+	Again    *restart.Result `json:"restart_after_rollback,omitempty"`
+}
+
+// finish prints what a command has done with a target; if it is asked to, it
+// first restarts what is stale by that, and goes back if all is not well.
+func (a *app) finish(ctx context.Context, t *deploy.Target, f *restartFlags, r deploy.Result, err error) error {
+	if err != nil || !f.wanted() {
+		return a.printResult(r, err)
+	}
+	a.remarkResult(r)
+	done := restarted{Result: r}
+	done.Restart, err = a.restartAfter(ctx, t, f)
+	switch {
+	case err == nil || errors.Is(err, restart.ErrRemains):
+	case !a.mayGoBack(ctx, f, r):
+		err = fmt.Errorf("%s is live: %w", generation(r.Generation), notWell(err))
+	default:
+		err = a.goBack(ctx, t, f, &done, err)
+	}
+	if printErr := a.print(done, func(w io.Writer) { writeRestarted(w, done) }); printErr != nil && err == nil {
+		return printErr
+	}
+	return err
+}
+
+// restartAfter restarts what is stale in a target, or only asks for the health.
+func (a *app) restartAfter(ctx context.Context, t *deploy.Target, f *restartFlags) (*restart.Result, error) {
+	o, err := a.restartOptions(f, t.Path())
+	if err != nil {
+		return nil, err
+	}
+	plan := &restart.Plan{Target: t.Path()}
+	if f.restart {
+		if plan, err = restart.MakePlan(ctx, o); err != nil {
+			return nil, err
+		}
+		if isTerminal(a.stdout) && !f.yes && !a.json {
+			plan.LeaveForeign()
+		}
+	}
+	o.HealthOnly = !f.restart
+	r, err := restart.Run(ctx, o, plan)
+	a.progress.finish()
+	return r, err
+}
+
+// notWell gives an error of a restart that has itself done nothing the status of
+// a change that is not finished: the release is live.
+func notWell(err error) error {
+	switch {
+	case errors.Is(err, restart.ErrUnhealthy):
+		return err
+	case errors.Is(err, context.Canceled):
+		return fmt.Errorf("%w: interrupted before its programs were restarted", restart.ErrUnhealthy)
+	}
+	return fmt.Errorf("%w: %w", restart.ErrUnhealthy, err)
+}
+
+// mayGoBack says whether a rollback is wanted, and this command's to make: with
+// --health, where something was made live that can be taken back, and nobody has
+// said stop. Who has asked for a rollback does not get the other release again.
+func (a *app) mayGoBack(ctx context.Context, f *restartFlags, r deploy.Result) bool {
+	return len(f.probes) > 0 && r.Job != "rollback" && !r.Unchanged && r.From >= 0 && ctx.Err() == nil
+}
+
+// goBack makes the earlier generation live again and restarts once more. The
+// error says in which state the host is now.
+func (a *app) goBack(ctx context.Context, t *deploy.Target, f *restartFlags, done *restarted, cause error) error {
+	was := done.Result
+	because := fmt.Errorf("%s: %w", generation(was.Generation), notWell(cause))
+	if live, err := liveOf(t, was.Name); err != nil || live != was.Generation {
+		if err == nil {
+			err = fmt.Errorf("somebody has made %s live meanwhile, which stays", generation(live))
+		}
+		return fmt.Errorf("%w; there was no rollback: %w", because, err)
+	}
+	a.remark("not well, going back to %s: %s", generation(was.From), oneLine(cause.Error()))
+	back, err := t.Rollback(context.WithoutCancel(ctx), deploy.RollbackOptions{Name: was.Name, Generation: was.From})
+	a.progress.finish()
+	if err != nil && !changed(err) {
+		return fmt.Errorf("%w; it is still live, as the rollback failed: %w", because, err)
+	}
+	done.Rollback = &back
+	if err != nil {
+		return fmt.Errorf("%w; the rollback to %s: %w", because, generation(was.From), err)
+	}
+	done.Again, err = a.restartAfter(ctx, t, f)
+	switch {
+	case err == nil:
+		return fmt.Errorf("%w; %s is live again, and well", because, generation(was.From))
+	case errors.Is(err, restart.ErrRemains):
+		return fmt.Errorf("%w; %s is live again, and well, but %s still stale", because, generation(was.From),
+			plural(len(done.Again.Remaining), "process is", "processes are"))
+	}
+	return fmt.Errorf("%w; %s is live again, and that is not well either: %w", because, generation(was.From), err)
+}
+
+// liveOf is the live generation of a product.
+func liveOf(t *deploy.Target, name string) (int, error) {
+	all, err := t.Status(name)
+	if err != nil || len(all) != 1 {
+		return -1, errors.Join(err, fmt.Errorf("%d products, want one", len(all)))
+	}
+	return all[0].Live, nil
+}
+
+func writeRestarted(w io.Writer, d restarted) {
+	writeResult(w, d.Result)
+	if d.Restart != nil {
+		writeRestarts(w, d.Restart)
+	}
+	if d.Rollback != nil {
+		writeResult(w, *d.Rollback)
+	}
+	if d.Again != nil {
+		writeRestarts(w, d.Again)
+	}
+}

@@ -1,0 +1,211 @@
+package main
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"moult.example/internal/restart/restarttest"
+)
+
+// servedTarget is a target with a service that runs from it, under a systemd of
+// our own.
+type servedTarget struct {
+	*restarttest.Systemd
+	t      *testing.T
+	dir    string
+	target string
+	url    string
+}
+
+const okStatus = "200 OK"
+
+func newServedTarget(t *testing.T, layout string) *servedTarget {
+	t.Helper()
+	restarttest.Apart(t)
+	t.Cleanup(restarttest.RemoveGroups)
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	port := l.Addr().(*net.TCPAddr).Port
+	l.Close()
+	s := &servedTarget{Systemd: restarttest.Start(t, -1), t: t, dir: t.TempDir(), url: fmt.Sprintf("http://127.0.0.1:%d/", port)}
+	s.target = filepath.Join(s.dir, "target")
+	s.moult(0, "apply", "--layout", layout, s.release("1", okStatus), s.target)
+	s.Add(restarttest.Unit{Name: "app.service", Argv: []string{s.target + "/bin/server", fmt.Sprintf("port=%d", port)}})
+	return s
+}
+
+// release makes a release whose service answers with an HTTP status.
+func (s *servedTarget) release(version, status string) string {
+	s.t.Helper()
+	dir := filepath.Join(s.dir, "release-"+version)
+	if err := os.MkdirAll(dir+"/bin", 0o755); err != nil {
+		s.t.Fatal(err)
+	}
+	restarttest.Server(s.t, dir+"/bin/server", version, status)
+	text := "name = \"app\"\nversion = \"" + version + "\"\n"
+	if err := os.WriteFile(dir+"/moult.toml", []byte(text), 0o644); err != nil {
+		s.t.Fatal(err)
+	}
+	return dir
+}
+
+// moult runs the program and wants a status.
+func (s *servedTarget) moult(status int, args ...string) (stdout, stderr string) {
+	s.t.Helper()
+	cmd := exec.Command("moult", args...)
+	cmd.Env = append(os.Environ(), "MOULT_STATE_DIR="+s.dir+"/state", "DBUS_SYSTEM_BUS_ADDRESS="+s.Address)
+	var out, errs bytes.Buffer
+	cmd.Stdout, cmd.Stderr = &out, &errs
+	err := cmd.Run()
+	var exit *exec.ExitError
+	got := 0
+	if errors.As(err, &exit) {
+		got = exit.ExitCode()
+	} else if err != nil {
+		s.t.Fatal(err)
+	}
+	if got != status {
+		s.t.Fatalf("moult %s: status %d, want %d\n%s%s", strings.Join(args, " "), got, status, out.String(), errs.String())
+	}
+	return out.String(), errs.String()
+}
+
+// runsVersion wants the service to be a process of the version.
+func (s *servedTarget) runsVersion(version string) {
+	s.t.Helper()
+	pid := s.PID("app.service")
+	exe, err := os.ReadFile(fmt.Sprintf("/proc/%d/exe", pid))
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	file, err := os.ReadFile(filepath.Join(s.dir, "release-"+version, "bin/server"))
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	if !bytes.Equal(exe, file) {
+		s.t.Errorf("process %d does not run version %s", pid, version)
+	}
+}
+
+// mentions wants parts of a text.
+func mentions(t *testing.T, text string, parts ...string) {
+	t.Helper()
+	for _, part := range parts {
+		if !strings.Contains(text, part) {
+			t.Errorf("no %q in %q", part, text)
+		}
+	}
+}
+
+func testLayouts(t *testing.T, test func(t *testing.T, layout string)) {
+	t.Cleanup(restarttest.RemoveServers)
+	for _, layout := range []string{"shared", "owned"} {
+		t.Run(layout, func(t *testing.T) { test(t, layout) })
+	}
+}
+
+// TestApplyRestart brings a service along, and back again where the new release
+// is not well.
+func TestApplyRestart(t *testing.T) {
+	testLayouts(t, func(t *testing.T, layout string) {
+		s := newServedTarget(t, layout)
+		first := s.PID("app.service")
+		out, _ := s.moult(0, "apply", "--restart", "--health", s.url, s.release("2", okStatus), s.target)
+		mentions(t, out, "generation 2 is live, was 1", s.target+": 1 restart done", "done  app.service  process ", "well: "+s.url)
+		s.runsVersion("2")
+		if second := s.PID("app.service"); second == first || s.Restarted("app.service") != 1 {
+			t.Errorf("process %d after %d, restarted %v, want another, restarted once", second, first, s.Calls())
+		}
+
+		out, errs := s.moult(4, "apply", "--restart", "--health", s.url, "--health-timeout", "300ms", s.release("3", "503 Service Unavailable"), s.target)
+		mentions(t, out, "generation 3 is live, was 2", "not well: "+s.url+`: it answers "503 Service Unavailable"`, "generation 2 is live, was 3", "well: "+s.url+" (")
+		mentions(t, errs, "moult: apply: generation 3: ", "health: "+s.url, "; generation 2 is live again, and well\n", "moult: hint: ")
+		s.runsVersion("2")
+		if s.Restarted("app.service") != 3 {
+			t.Errorf("restarted %v, want it twice more", s.Calls())
+		}
+
+		// Neither is well: what is said is what there is.
+		out, errs = s.moult(4, "apply", "--json", "--restart", "--health", "false", "--health-timeout", "200ms", s.release("4", okStatus), s.target)
+		var d struct {
+			Schema, Generation int
+			Restart            struct{ Healthy bool }
+			Rollback           struct{ Generation int }
+			Again              struct{ Healthy bool } `json:"restart_after_rollback"`
+		}
+		if err := json.Unmarshal([]byte(out), &d); err != nil || d.Schema != 1 || d.Generation < 3 || d.Restart.Healthy || d.Rollback.Generation != 2 || d.Again.Healthy {
+			t.Errorf("got %+v, %v, want generation 4, not healthy, a rollback to 2, not healthy", d, err)
+		}
+		mentions(t, errs, "generation 2 is live again, and that is not well either: ")
+		s.runsVersion("2")
+
+		// The same release once more: it is live, and nothing of it is this
+		// command's, so nothing is taken back.
+		out, errs = s.moult(4, "apply", "--restart", "--health", "false", "--health-timeout", "100ms", s.release("2", okStatus), s.target)
+		mentions(t, out, "generation 2 is live already", "nothing to restart")
+		mentions(t, errs, "generation 2 is live: ", "health: false: exit status 1")
+		s.moult(0, "apply", "--restart", "--health", "true", s.release("2", okStatus), s.target)
+	})
+}
+
+// TestCommitRestart is the same for commit, and for a rollback, which is never
+// followed by another.
+func TestCommitRestart(t *testing.T) {
+	testLayouts(t, func(t *testing.T, layout string) {
+		s := newServedTarget(t, layout)
+		s.moult(0, "stage", s.release("2", okStatus), s.target)
+		s.moult(0, "commit", "--restart", s.target)
+		s.runsVersion("2")
+		out, errs := s.moult(4, "rollback", "--restart", "--health", "false", "--health-timeout", "100ms", s.target)
+		mentions(t, out, "generation 1 is live, was 2")
+		mentions(t, errs, "moult: rollback: generation 1 is live: ")
+		s.runsVersion("1")
+		s.moult(0, "stage", s.release("3", "500 No"), s.target)
+		_, errs = s.moult(4, "commit", "--restart", "--health", s.url, "--health-timeout", "200ms", s.target)
+		mentions(t, errs, "generation 1 is live again, and well")
+		s.runsVersion("1")
+		// Not well, and nobody was to be restarted.
+		s.moult(0, "apply", s.release("2", okStatus), s.target)
+		out, errs = s.moult(4, "rollback", "--health", "false", "--health-timeout", "100ms", s.target)
+		mentions(t, errs, "generation 1 is live: ", "health: false")
+		mentions(t, out, "not well: false")
+	})
+}
+
+// TestRestart plans and restarts by itself.
+func TestRestart(t *testing.T) {
+	testLayouts(t, func(t *testing.T, layout string) {
+		s := newServedTarget(t, layout)
+		out, _ := s.moult(0, "restart", s.target)
+		mentions(t, out, s.target+": nothing to restart\n")
+		s.moult(0, "apply", s.release("2", okStatus), s.target)
+		out, _ = s.moult(0, "restart", "--dry-run", s.target)
+		mentions(t, out, "1 restart planned", fmt.Sprintf("unit  app.service  for process %d\n", s.PID("app.service")))
+		out, _ = s.moult(0, "restart", "--dry-run", "--json", s.target)
+		mentions(t, out, `"schema": 1`, `"dry_run": true`, `"method": "unit"`, `"foreign": false`)
+		out, errs := s.moult(3, "restart", "--deny", "app.*", s.target)
+		mentions(t, out, "nothing to restart", "left alone:", "server (", "it is denied (app.*)", "1 process is still stale")
+		mentions(t, errs, "moult: restart: stale processes remain: 1\nmoult: hint: ")
+		s.runsVersion("1")
+		s.Change("app.service", func(u *restarttest.Unit) { u.Denied = true })
+		out, errs = s.moult(1, "restart", s.target)
+		mentions(t, out, "FAILED  app.service")
+		mentions(t, errs, "Interactive authentication required")
+		s.Change("app.service", func(u *restarttest.Unit) { u.Denied, u.JobFails = false, true })
+		_, errs = s.moult(4, "restart", s.target)
+		mentions(t, errs, `its job ended with "failed"`)
+		s.moult(2, "restart", "--health", "tcp:80", s.target)
+		_, errs = s.moult(1, "restart", s.dir)
+		mentions(t, errs, "not a moult target")
+	})
+}

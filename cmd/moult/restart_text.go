@@ -1,0 +1,161 @@
+package main
+
+import (
+	"fmt"
+	"io"
+	"strconv"
+	"strings"
+
+	"golang.org/x/sys/unix"
+
+	"moult.example/internal/restart"
+)
+
+func writeRestartPlan(w io.Writer, p *restart.Plan) {
+	if len(p.Steps) == 0 {
+		fmt.Fprintf(w, "%snothing to restart\n", ofTarget(p.Target))
+	} else {
+		fmt.Fprintf(w, "%s%s planned\n", ofTarget(p.Target), plural(len(p.Steps), "restart", "restarts"))
+		table(w, func(row func(...any)) {
+			for _, s := range p.Steps {
+				row("  "+string(s.Method), stepText(s), "for "+processesText(s.Processes), whoseText(s))
+			}
+		})
+	}
+	writeLeft(w, p.Left)
+	writeBlind(w, p.Unreadable, p.Hidden)
+}
+
+// ofTarget begins a line about a target, or about all.
+func ofTarget(target string) string {
+	if target == "" {
+		return ""
+	}
+	return oneLine(target) + ": "
+}
+
+func stepText(s restart.Step) string {
+	text := oneLine(s.Name)
+	switch {
+	case s.Method == restart.BySignal:
+		text += " (" + unix.SignalName(unix.Signal(s.Signal)) + ")"
+	case s.Reload:
+		text += " (reload)"
+	}
+	return text
+}
+
+func whoseText(s restart.Step) string {
+	var notes []string
+	if s.Foreign {
+		notes = append(notes, "not the target's own")
+	}
+	if s.Rule != "" {
+		notes = append(notes, "by "+oneLine(s.Rule))
+	}
+	if len(notes) == 0 {
+		return ""
+	}
+	return "(" + strings.Join(notes, "; ") + ")"
+}
+
+// fewProcesses is how many are listed of one step.
+const fewProcesses = 5
+
+func processesText(all []restart.Process) string {
+	if len(all) == 1 {
+		return "process " + strconv.Itoa(all[0].PID)
+	}
+	var pids []string
+	for _, p := range all[:min(len(all), fewProcesses)] {
+		pids = append(pids, strconv.Itoa(p.PID))
+	}
+	text := fmt.Sprintf("%d processes: %s", len(all), strings.Join(pids, " "))
+	if len(all) > fewProcesses {
+		text += " …"
+	}
+	return text
+}
+
+// writeLeft lists who is left alone. Those with the same reason share a line.
+func writeLeft(w io.Writer, all []restart.Left) {
+	if len(all) == 0 {
+		return
+	}
+	var names []string
+	pids := map[string][]string{}
+	for _, l := range all {
+		key := plain(l.Comm) + "\x00" + oneLine(l.Why)
+		if pids[key] == nil {
+			names = append(names, key)
+		}
+		pids[key] = append(pids[key], strconv.Itoa(l.PID))
+	}
+	fmt.Fprintf(w, "  left alone:\n")
+	for _, key := range names {
+		comm, why, _ := strings.Cut(key, "\x00")
+		list := pids[key]
+		text := strings.Join(list[:min(len(list), fewProcesses)], " ")
+		if len(list) > fewProcesses {
+			text += fmt.Sprintf(" and %d more", len(list)-fewProcesses)
+		}
+		fmt.Fprintf(w, "    %s (%s): %s\n", comm, text, why)
+	}
+}
+
+// writeBlind says that there is more than could be seen.
+func writeBlind(w io.Writer, unreadable int, hidden bool) {
+	if hidden {
+		fmt.Fprintf(w, "  some processes are hidden from us: only root sees all\n")
+	} else if unreadable > 0 {
+		fmt.Fprintf(w, "  %s could not be looked into: only root sees all\n", plural(unreadable, "process", "processes"))
+	}
+}
+
+func writeRestarts(w io.Writer, r *restart.Result) {
+	switch done := r.Count(restart.Done) + r.Count(restart.Current); {
+	case len(r.Steps) == 0:
+		fmt.Fprintf(w, "%snothing to restart\n", ofTarget(r.Target))
+	case done == len(r.Steps):
+		fmt.Fprintf(w, "%s%s done\n", ofTarget(r.Target), plural(done, "restart", "restarts"))
+	default:
+		fmt.Fprintf(w, "%s%d of %s done\n", ofTarget(r.Target), done, plural(len(r.Steps), "restart", "restarts"))
+	}
+	table(w, func(row func(...any)) {
+		for _, o := range r.Steps {
+			row("  "+stateText[o.State], stepText(o.Step), outcomeText(o))
+		}
+	})
+	for _, h := range r.Health {
+		if h.OK {
+			fmt.Fprintf(w, "  well: %s (%s)\n", oneLine(h.Probe), seconds(h.After))
+		} else {
+			fmt.Fprintf(w, "  not well: %s: %s (%s)\n", oneLine(h.Probe), oneLine(h.Error), plural(h.Tries, "try", "tries"))
+		}
+	}
+	writeLeft(w, r.Left)
+	if len(r.Remaining) > 0 {
+		fmt.Fprintf(w, "  %s still stale\n", plural(len(r.Remaining), "process is", "processes are"))
+	}
+	writeBlind(w, r.Unreadable, r.Hidden)
+}
+
+var stateText = map[restart.State]string{
+	restart.Done: "done", restart.Current: "done", restart.StillOld: "STALE", restart.Failed: "FAILED", restart.NotTried: "not tried",
+}
+
+func outcomeText(o restart.Outcome) string {
+	switch {
+	case o.Error != "":
+		return oneLine(o.Error)
+	case o.State == restart.Current:
+		return "nothing was left to do"
+	case o.State == restart.Done && o.MainPID > 0:
+		return fmt.Sprintf("process %d, in %s", o.MainPID, seconds(o.Seconds))
+	case o.State == restart.Done:
+		return "in " + seconds(o.Seconds)
+	}
+	return ""
+}
+
+func seconds(s float64) string { return fmt.Sprintf("%.1f s", s) }
