@@ -16,6 +16,7 @@ type applyFlags struct {
 	source sourceFlags
 	apply  deploy.ApplyOptions
 	layout string
+	links  string
 	after  restartFlags // of apply
 	wait   wait
 	dryRun bool
@@ -29,6 +30,7 @@ func (f *applyFlags) add(flags *pflag.FlagSet) {
 	flags.BoolVar(&f.apply.Adopt, "adopt", false, "own a directory that has files in it already")
 	flags.BoolVar(&f.apply.Checksum, "checksum", false, "read every file of the target; mend damage")
 	flags.BoolVar(&f.apply.Packaged, "packaged", false, "replace files of the system's packages too")
+	flags.StringVar(&f.links, "links", "refuse", "a release that breaks what loads it: `POLICY` refuse,\nwarn or ignore")
 	f.source.add(flags)
 	waitFlag(flags, &f.wait)
 }
@@ -41,6 +43,13 @@ func (f *applyFlags) options() (deploy.ApplyOptions, error) {
 		o.Layout = deploy.Layout(f.layout)
 	default:
 		return o, &usageError{message: "unknown --layout " + f.layout, hint: "owned or shared"}
+	}
+	switch f.links {
+	case "", "refuse":
+	case string(deploy.LinksWarn), string(deploy.LinksIgnore):
+		o.Links = deploy.LinkPolicy(f.links)
+	default:
+		return o, &usageError{message: "unknown --links " + f.links, hint: "refuse, warn or ignore"}
 	}
 	o.Name, o.Times = f.source.name, f.source.times
 	return o, nil
@@ -55,7 +64,8 @@ func newApplyCommand(a *app) *cobra.Command {
 keep the files that they have, and when apply reports success the release is on
 the disk. In an owned target no launch sees half of it; in a shared one the
 moment of mixture is as short as renames back to back. If it is live already,
-nothing is done.
+nothing is done. A release with which a program or library would no longer load
+is refused before anything changes; --links says otherwise.
 
 ` + releaseForms + `
 

@@ -15,7 +15,15 @@ func (a *app) printResult(r deploy.Result, err error) error {
 		return err
 	}
 	a.remarkResult(r)
-	if printErr := a.print(r, func(w io.Writer) { writeResult(w, r) }); printErr != nil && err == nil {
+	old := a.afterCommit(r, err)
+	v := struct {
+		deploy.Result
+		Stale *int `json:"stale,omitempty"` // processes that still run what was there before; see lookBudget
+	}{r, known(old)}
+	if printErr := a.print(v, func(w io.Writer) {
+		writeResult(w, r)
+		writeOld(w, old, " "+r.Target.Quoted())
+	}); printErr != nil && err == nil {
 		return printErr
 	}
 	return err
@@ -57,6 +65,7 @@ func writeResult(w io.Writer, r deploy.Result) {
 	fmt.Fprintf(w, "%s%s\n", head, named)
 	fmt.Fprintf(w, "  %s added, %d replaced, %d removed, %d the same; %s copied\n",
 		count(r.Added, "file"), r.Replaced, r.Removed, r.Same, size(r.CopyBytes))
+	writeLinks(w, r.Links)
 	writePaths(w, "changed here, so kept", r.Kept)
 	writePaths(w, "the release's version, laid beside", r.New)
 	writePaths(w, "damaged, put right", r.Mended)
@@ -85,11 +94,19 @@ func writePlan(w io.Writer, p deploy.Plan, list bool) {
 		fmt.Fprintf(w, "  %s, %d the same, %s to copy\n", tally(p.Changes), p.Unchanged, size(p.CopyBytes))
 	}
 	writeChanges(w, p.Changes, list)
+	writeLinks(w, p.Links)
 	for _, warning := range p.Warnings {
 		fmt.Fprintf(w, "  warning: %s\n", warning)
 	}
 	for _, problem := range p.Problems {
 		fmt.Fprintf(w, "  refused: %s\n", problemText(problem))
+	}
+}
+
+// writeLinks tells of what was broken before, which is no reason to refuse.
+func writeLinks(w io.Writer, l *deploy.Links) {
+	if l != nil && l.Before > 0 {
+		fmt.Fprintf(w, "  %s broken before, and still: moult check says more\n", count(l.Before, "link"))
 	}
 }
 

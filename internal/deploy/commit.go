@@ -4,9 +4,11 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"path/filepath"
 	"slices"
 	"strings"
 
+	"moult.example/internal/disk"
 	"moult.example/internal/release"
 )
 
@@ -50,6 +52,12 @@ func (t *Target) Plan(ctx context.Context, rel *release.Release, o ApplyOptions)
 	if err := rel.Complete(ctx); err != nil {
 		return Plan{}, err
 	}
+	if err := p.checkLinks(ctx, p.openSource); err != nil {
+		return Plan{}, err
+	}
+	if p.links == nil && p.opts.Links != LinksIgnore && !p.same() {
+		p.warn("whether its programs and libraries would load is not known before they are unpacked: apply and stage look")
+	}
 	r := p.report()
 	r.Release = p.m.ID().String()
 	r.CutShort = s.cutShort()
@@ -57,20 +65,16 @@ func (t *Target) Plan(ctx context.Context, rel *release.Release, o ApplyOptions)
 }
 
 func (t *Target) deliver(ctx context.Context, rel *release.Release, o ApplyOptions, commit bool) (res Result, err error) {
-	if layout, err := t.readLayout(); err != nil {
+	layout, err := t.readLayout()
+	if err != nil {
 		return res, err
-	} else if layout == "" {
+	}
+	var first *plan
+	bare := t.fs == nil
+	if layout == "" {
 		// A refusal must not leave a .moult where there was none.
-		s, err := t.choose(rel, o)
-		if err != nil {
+		if first, err = t.firstPlan(ctx, rel, o); err != nil {
 			return res, err
-		}
-		p, err := t.makePlan(ctx, s, rel, o)
-		if err != nil {
-			return res, err
-		}
-		if len(p.problems) > 0 {
-			return res, &RefusedError{p.problems}
 		}
 	}
 	unlock, err := t.lock(ctx)
@@ -80,6 +84,9 @@ func (t *Target) deliver(ctx context.Context, rel *release.Release, o ApplyOptio
 	defer unlock()
 	if _, err := t.removeForgotten(); err != nil {
 		return res, err
+	}
+	if layout, err = t.readLayout(); err != nil || layout != "" {
+		first = nil // another moult was faster
 	}
 	s, err := t.choose(rel, o)
 	if err != nil {
@@ -93,11 +100,54 @@ func (t *Target) deliver(ctx context.Context, rel *release.Release, o ApplyOptio
 	if err != nil {
 		return res, err
 	}
+	if first != nil {
+		p.links, p.linkWarnings, p.loadables, p.loadablesKnown = first.links, first.linkWarnings, first.loadables, first.loadablesKnown
+	}
 	res, err = p.run(ctx, commit)
+	var refused *RefusedError
+	if first != nil && errors.As(err, &refused) { // a packed release shows only when it is unpacked that it would not load
+		err = errors.Join(err, t.unmake(bare))
+	}
 	if recovered != nil && !recovered.Nothing {
 		res.Recovered = recovered
 	}
 	return res, err
+}
+
+// firstPlan plans the first release of a target, and looks at its links already.
+func (t *Target) firstPlan(ctx context.Context, rel *release.Release, o ApplyOptions) (*plan, error) {
+	s, err := t.choose(rel, o)
+	if err != nil {
+		return nil, err
+	}
+	p, err := t.makePlan(ctx, s, rel, o)
+	if err != nil {
+		return nil, err
+	}
+	if err := p.checkLinks(ctx, p.openSource); err != nil {
+		return nil, err
+	}
+	if len(p.problems) > 0 {
+		return nil, &RefusedError{p.problems}
+	}
+	return p, nil
+}
+
+// unmake takes away what was made for the first release of a target, before
+// that was refused; with all, the directory itself, too.
+func (t *Target) unmake(all bool) error {
+	err := errors.Join(t.unregister(), removeTree(t, dotMoult), t.fs.SyncDir("."))
+	if err == nil && all {
+		var parent disk.FS
+		if parent, err = t.opts.Disk(filepath.Dir(t.path)); err == nil {
+			err = errors.Join(parent.Remove(filepath.Base(t.path)), parent.SyncDir("."), closeDisk(parent), closeDisk(t.fs))
+			t.fs = nil
+		}
+	}
+	if err != nil {
+		return fmt.Errorf("clean up: %w", err)
+	}
+	return nil
 }
 
 // choose finds the books of the product that a release is of, or says what they
@@ -217,6 +267,12 @@ func (p *plan) run(ctx context.Context, commit bool) (Result, error) {
 	if p.same() {
 		return p.nothingToDo(ctx, res)
 	}
+	if err := p.checkLinks(ctx, p.openSource); err != nil {
+		return res, err
+	}
+	if len(p.problems) > 0 {
+		return res, &RefusedError{p.problems}
+	}
 	if err := s.setUp(); err != nil {
 		return res, err
 	}
@@ -233,7 +289,8 @@ func (p *plan) run(ctx context.Context, commit bool) (Result, error) {
 		return res, err
 	}
 	p.count(&res)
-	res.Release, res.Version, res.Warnings = p.m.ID().String(), p.m.Version, p.warnings
+	res.Release, res.Version, res.Warnings = p.m.ID().String(), p.m.Version, slices.Concat(p.warnings, p.linkWarnings)
+	res.Links = p.links
 	if !commit {
 		if s.layout == Owned {
 			p.saveCache()
@@ -334,6 +391,9 @@ func (p *plan) stage(ctx context.Context) (int, error) {
 		err = b.stageOwned(ctx)
 	} else {
 		err = b.stageShared(ctx)
+	}
+	if err == nil {
+		err = b.checkStaged(ctx)
 	}
 	if err == nil {
 		err = ctx.Err()

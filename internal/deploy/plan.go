@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"reflect"
+	"slices"
 	"strings"
 	"sync"
 
@@ -27,6 +28,7 @@ type ApplyOptions struct {
 	Packaged  bool   // replace files of the system's package manager too
 	NoHooks   bool   // run no hook, ldconfig or systemctl
 	Retention Retention
+	Links     LinkPolicy // what becomes of a release that breaks what loads it
 
 	// SourceCache is the stat cache that the release was opened with, from
 	// [Target.SourceCache]; it is saved with the target's own. nil is none.
@@ -52,6 +54,7 @@ type step struct {
 	why      string         // what differs
 	besideMe bool           // kept, and the release's version goes to PATH.new
 	was      ids            // owned: the owners of found
+	staged   string         // shared: the temporary that has its bytes
 	made     release.Stat   // the inode that the stage has made for it
 }
 
@@ -89,8 +92,13 @@ type plan struct {
 	problems []Problem
 	warnings []string
 	labels   map[string]string // by absolute path; nil where SELinux is off
-	cache    *known
-	mu       sync.Mutex
+
+	links          *Links     // nil as long as nobody has looked
+	linkWarnings   []string   // what it would break, where that is only told
+	loadables      []loadable // of the whole release,
+	loadablesKnown bool       // if they are known
+	cache          *known
+	mu             sync.Mutex
 }
 
 // makePlan compares the release with what is there. It writes nothing.
@@ -353,7 +361,7 @@ func (p *plan) report() Plan {
 	r := Plan{
 		Schema: 1, Target: Path(p.s.t.path), Layout: p.s.layout, Name: p.s.name, From: p.live,
 		Version: p.m.Version, Same: p.same(), Adopt: len(p.adopt) > 0,
-		Problems: p.problems, Warnings: p.warnings,
+		Problems: p.problems, Warnings: slices.Concat(p.warnings, p.linkWarnings), Links: p.links,
 	}
 	for i := range p.steps {
 		st := &p.steps[i]

@@ -24,6 +24,7 @@ type Plan struct {
 	CopyBytes int64     `json:"copy_bytes"`
 	Problems  []Problem `json:"problems,omitempty"` // why it would be refused
 	Warnings  []string  `json:"warnings,omitempty"`
+	Links     *Links    `json:"links,omitempty"`     // not there if nothing was looked at
 	CutShort  bool      `json:"cut_short,omitempty"` // an earlier command was; the real run recovers first
 }
 
@@ -51,6 +52,7 @@ type Result struct {
 	Mended     []Path     `json:"mended,omitempty"`    // found damaged, and put right
 	Recovered  *Recovered `json:"recovered,omitempty"` // what an earlier command had left
 	Collected  []int      `json:"collected,omitempty"` // generations that gc took
+	Links      *Links     `json:"links,omitempty"`     // of apply and stage; not there if nothing was looked at
 	Warnings   []string   `json:"warnings,omitempty"`
 }
 

@@ -70,6 +70,7 @@ func (b *stager) stageShared(ctx context.Context) error {
 		case w.op.Kind == "meta" || w.st.e.HardLink != "" && !w.beside:
 		default:
 			temps[w.st.e.Path] = string(w.op.Temp)
+			w.st.staged = string(w.op.Temp)
 			files = append(files, w)
 		}
 	}
@@ -79,6 +80,7 @@ func (b *stager) stageShared(ctx context.Context) error {
 	}
 	for i := range works {
 		if w := &works[i]; w.st.e.HardLink != "" && !w.beside && w.op.Temp != "" {
+			w.st.staged = string(w.op.Temp)
 			if err := fsys.Link(temps[w.st.e.HardLink], string(w.op.Temp)); err != nil {
 				return err
 			}
