@@ -23,6 +23,8 @@ type Program struct {
 	Dir   string   // an existing directory on that file system, for the program's path
 	Addr  string   // where it listens, as in Server
 
+	Check func(sent []byte, a Answer) error // as in Server
+
 	// Version reads which of the Files has answered, by its index.
 	Version func(a Answer) (int, error)
 }
@@ -56,7 +58,7 @@ func (p Program) Start(ctx context.Context) (*Process, error) {
 		return nil, fmt.Errorf("start %s: %w", p.Name, err)
 	}
 	run.PID = run.cmd.Process.Pid
-	run.Server = &Server{Name: p.Name, Addr: p.Addr, Stop: run.stop,
+	run.Server = &Server{Name: p.Name, Addr: p.Addr, Check: p.Check, Stop: run.stop,
 		Upgrade: func(n int) error {
 			if err := p.place(n, run.Path); err != nil {
 				return err
