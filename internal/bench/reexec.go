@@ -3,6 +3,10 @@ package main
 import (
 	"context"
 	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
 	"time"
 
 	"moult.example/internal/reexecload"
@@ -28,16 +32,55 @@ type reexecServer struct {
 
 func (b *bench) reexecServers(ctx context.Context) []reexecServer {
 	peer := b.scaled(reexecPeerUpgrades, 10)
+	var all []reexecServer
+	for _, e := range reexecload.Examples(moduleRoot()) {
+		all = append(all, reexecServer{"moult, " + e.Name, true, b.scaled(reexecUpgrades, 10), missing(e.Compiler),
+			func() (*reexecload.Server, error) { return b.startExample(ctx, e) }})
+	}
 	haproxy := func(name, option string) reexecServer {
 		return reexecServer{name, false, peer, missing("haproxy"), func() (*reexecload.Server, error) {
 			return b.startHAProxy(ctx, name, option)
 		}}
 	}
-	return []reexecServer{
-		{"nginx, USR2 and QUIT", false, peer, missing("nginx"), func() (*reexecload.Server, error) { return b.startNginx(ctx) }},
+	return append(all,
+		reexecServer{"nginx, USR2 and QUIT", false, peer, missing("nginx"), func() (*reexecload.Server, error) { return b.startNginx(ctx) }},
 		haproxy("HAProxy, USR2", ""),
-		haproxy("HAProxy, idle-close-on-response", "option idle-close-on-response"),
+		haproxy("HAProxy, idle-close-on-response", "option idle-close-on-response"))
+}
+
+// moduleRoot is where the examples' sources are: the bench is run from there, or
+// from anywhere below.
+func moduleRoot() string {
+	out, err := exec.Command("go", "env", "GOMOD").Output()
+	if err != nil {
+		return "."
 	}
+	return filepath.Dir(strings.TrimSpace(string(out)))
+}
+
+// startExample starts one of moult's own servers, in two versions.
+func (b *bench) startExample(ctx context.Context, e reexecload.Example) (*reexecload.Server, error) {
+	dir, err := os.MkdirTemp(b.dir, e.Name+"-")
+	if err != nil {
+		return nil, err
+	}
+	versions := []string{"1", "2"}
+	var files []string
+	for _, v := range versions {
+		files = append(files, filepath.Join(dir, "version-"+v))
+		if err := e.Build(ctx, moduleRoot(), files[len(files)-1], v); err != nil {
+			return nil, err
+		}
+	}
+	p, err := reexecload.Serve(e.Name, dir, files, versions)
+	if err != nil {
+		return nil, err
+	}
+	run, err := p.Start(ctx)
+	if err != nil {
+		return nil, err
+	}
+	return run.Server, nil
 }
 
 // measureReexec upgrades servers under load, again and again, and counts what
