@@ -48,7 +48,7 @@ var opens = map[string]map[string]int{
 
 // rawReads are the system calls without a wrapper that may be called raw.
 // setresuid(2) has one, but that changes all threads, not one.
-var rawReads = []string{"SYS_GETXATTRAT", "SYS_LISTXATTRAT", "SYS_KCMP", "SYS_SETRESUID"}
+var rawReads = []string{"SYS_GETXATTRAT", "SYS_LISTXATTRAT", "SYS_KCMP", "SYS_SETRESUID", "SYS_RT_SIGACTION", "SYS_PRLIMIT64", "SYS_EXECVEAT"}
 
 // methods change a file that is open, whoever opened it.
 var methods = []string{"Chmod", "Chown"}

@@ -25,6 +25,7 @@ var rooms = map[string][]string{
 	"internal/testneed":            {},
 	"internal/reexecload":          {},
 	"reexec":                       {"internal/disk"},
+	"reexec/reexechttp":            {"reexec"},
 	"internal/realtest":            {}, // tests alone
 	"internal/destroytest":         {}, // tests alone
 }
@@ -69,6 +70,7 @@ var mayChangeDisk = map[string]string{
 var mayPrint = map[string]string{
 	"cmd/moult":      "it is the program",
 	"internal/bench": "a program of its own",
+	"reexec":         "a preflight ends the process before its program begins",
 }
 
 // Standard packages that are refused, and who may import them all the same.
@@ -81,7 +83,7 @@ var refusedImports = map[string]struct {
 	"io/ioutil": {"it is deprecated, and hides changes of the file system", nil},
 	"flag":      {"flags belong to cmd/moult, which uses pflag", []string{"internal/bench"}},
 	"testing":   {"it does not belong into the program", []string{"internal/testneed", "internal/disk/disktest", "internal/restart/restarttest"}},
-	"unsafe":    {"only a system call that has no wrapper needs it", []string{"internal/disk", "internal/release", "internal/lab", "internal/stale"}},
+	"unsafe":    {"only a system call that has no wrapper needs it", []string{"internal/disk", "internal/release", "internal/lab", "internal/stale", "reexec"}},
 	"plugin":    {"the program is static", nil},
 	"C":         {"the program is static: CGO_ENABLED=0", nil},
 }

@@ -1,0 +1,259 @@
+package reexec
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+	"syscall"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// child is a process started with the new file.
+type child struct {
+	proc   *os.Process
+	exited chan struct{}
+	state  *os.ProcessState // once exited
+}
+
+// startChild starts the file with the first arguments and working directory and
+// this environment. keep are descriptors that have the same number in the child;
+// std are its 0, 1 and 2.
+func (p *Process) startChild(path string, env []string, std [3]int, keep []int, group bool) (*child, error) {
+	files := []uintptr{uintptr(std[0]), uintptr(std[1]), uintptr(std[2])}
+	for _, fd := range keep {
+		for len(files) <= fd {
+			files = append(files, ^uintptr(0)) // closed
+		}
+		files[fd] = uintptr(fd)
+	}
+	attr := &syscall.ProcAttr{Env: env, Files: files, Sys: &syscall.SysProcAttr{Setpgid: group}, Dir: p.firstDir()}
+	var pid int
+	var err error
+	// Another thread that forks between our writer's close and its exec holds a
+	// file open for writing for a moment: ETXTBSY (golang/go#22315).
+	for wait := time.Millisecond; wait < time.Second; wait *= 2 {
+		pid, err = syscall.ForkExec(path, p.args, attr)
+		if err != unix.ETXTBSY {
+			break
+		}
+		time.Sleep(wait)
+	}
+	if err != nil {
+		return nil, &os.PathError{Op: "exec", Path: path, Err: err}
+	}
+	proc, err := os.FindProcess(pid)
+	if err != nil {
+		return nil, err
+	}
+	c := &child{proc: proc, exited: make(chan struct{})}
+	go func() {
+		c.state, _ = proc.Wait()
+		close(c.exited)
+	}()
+	return c, nil
+}
+
+// firstDir is the first working directory as a path, "" for the present one.
+func (p *Process) firstDir() string {
+	want, err := fileStatOf(p.cwd)
+	if err != nil {
+		return ""
+	}
+	if st, err := fileStatAt(p.cwdPath); err == nil && st.sameFile(want) {
+		return p.cwdPath
+	}
+	return "/proc/self/fd/" + strconv.Itoa(p.cwd)
+}
+
+// end kills the child and all that it has started.
+func (c *child) end(group bool) {
+	if group {
+		unix.Kill(-c.proc.Pid, unix.SIGKILL)
+	}
+	c.proc.Kill()
+	<-c.exited
+}
+
+// tail keeps the last bytes that are written to it.
+type tail struct {
+	mu  sync.Mutex
+	buf []byte
+}
+
+func (t *tail) Write(b []byte) (int, error) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.buf = append(t.buf, b...)
+	if cut := len(t.buf) - 2000; cut > 0 {
+		t.buf = t.buf[cut:]
+	}
+	return len(b), nil
+}
+
+// last is the last line that says something, without what a terminal obeys.
+func (t *tail) last() string {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	lines := strings.FieldsFunc(string(t.buf), func(r rune) bool { return r == '\n' })
+	for _, l := range lines { // a panic says what it is in its first line
+		if strings.HasPrefix(l, "panic: ") || strings.HasPrefix(l, "fatal error: ") {
+			lines = []string{l}
+			break
+		}
+	}
+	if len(lines) == 0 {
+		return ""
+	}
+	l := strings.Map(func(r rune) rune {
+		if r < ' ' || r == 127 {
+			return ' '
+		}
+		return r
+	}, lines[len(lines)-1])
+	return ": " + l[:min(len(l), 300)]
+}
+
+// preflight starts the file and wants its answer.
+func (p *Process) preflight(ctx context.Context, c *candidate) error {
+	if p.opts.Preflight == None {
+		return nil
+	}
+	limit := p.opts.PreflightTimeout
+	want := "load"
+	if p.opts.Preflight == Trial {
+		limit += max(p.opts.ReadyTimeout, 0)
+		want = "ready"
+	}
+	ctx, cancel := context.WithTimeoutCause(ctx, limit, fmt.Errorf("no answer after %v", limit))
+	defer cancel()
+	nonce := newNonce()
+	env := append(p.trialEnv(), varPreflight+"="+nonce, "LD_BIND_NOW=1")
+	var keep []int
+	if p.opts.Preflight == Trial {
+		h := p.newHandover(c, true)
+		fd, err := sealed(handoverName, h.encode())
+		if err != nil {
+			return err
+		}
+		defer unix.Close(fd)
+		keep = append(h.descriptors(), fd)
+		env = append(env, varTrial+"=1", varFD+"="+strconv.Itoa(fd))
+	}
+	answer, errs, ran, err := p.runTrial(ctx, c.path, env, keep, "moult-preflight 1 "+nonce+" "+want)
+	switch {
+	case err != nil:
+		return err
+	case ctx.Err() != nil:
+		return fmt.Errorf("%w%s", context.Cause(ctx), errs.last())
+	case !answer && ran.Success():
+		return fmt.Errorf("it ended before it was %s%s", map[string]string{"load": "loaded", "ready": "ready"}[want], errs.last())
+	case !answer:
+		return fmt.Errorf("%v%s", ran, errs.last())
+	}
+	return nil
+}
+
+// runTrial runs the file until it has answered or ended.
+func (p *Process) runTrial(ctx context.Context, path string, env []string, keep []int, want string) (bool, *tail, *os.ProcessState, error) {
+	errs := &tail{}
+	null, err := os.Open(os.DevNull)
+	if err != nil {
+		return false, errs, nil, err
+	}
+	defer null.Close()
+	outR, outW, err := os.Pipe()
+	if err != nil {
+		return false, errs, nil, err
+	}
+	defer outR.Close()
+	errR, errW, err := os.Pipe()
+	if err != nil {
+		outW.Close()
+		return false, errs, nil, err
+	}
+	defer errR.Close()
+	std := [3]int{}
+	for i, f := range []*os.File{null, outW, errW} {
+		std[i] = rawFD(f)
+	}
+	c, err := p.startChild(path, env, std, keep, true)
+	outW.Close()
+	errW.Close()
+	if err != nil {
+		return false, errs, nil, err
+	}
+	answered := make(chan bool, 1)
+	go func() { answered <- readAnswer(outR, want) }()
+	read := make(chan struct{})
+	go func() { io.Copy(errs, errR); close(read) }()
+	select {
+	case <-c.exited:
+	case <-ctx.Done():
+	}
+	c.end(true)
+	// What it has started may have escaped the group, and hold the pipes.
+	for _, f := range []*os.File{outR, errR} {
+		f.SetReadDeadline(time.Now().Add(100 * time.Millisecond))
+	}
+	<-read
+	return <-answered, errs, c.state, nil
+}
+
+// readAnswer looks for a line in the first 64 KiB of output, and swallows the
+// rest, so that nobody waits for us to read.
+func readAnswer(r io.Reader, want string) bool {
+	head, _ := io.ReadAll(io.LimitReader(r, 64<<10))
+	io.Copy(io.Discard, r)
+	for line := range bytes.Lines(head) {
+		line, whole := bytes.CutSuffix(line, []byte("\n"))
+		if whole && (string(line) == want || bytes.HasPrefix(line, []byte(want+" "))) {
+			return true
+		}
+	}
+	return false
+}
+
+// answerPreflight says that we were loaded, or are ready.
+func answerPreflight(nonce, what string) {
+	line := []byte("moult-preflight 1 " + nonce + " " + what + "\n")
+	for len(line) > 0 {
+		n, err := unix.Write(1, line)
+		if err != nil && err != unix.EINTR {
+			return
+		}
+		line = line[max(n, 0):]
+	}
+}
+
+// trialEnv is the first environment without what only the real one may use.
+func (p *Process) trialEnv() []string {
+	return slices.DeleteFunc(slices.Clone(p.env), func(v string) bool {
+		name, _, _ := strings.Cut(v, "=")
+		switch name {
+		case "NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID", "LISTEN_PID", "LISTEN_FDS", "LISTEN_FDNAMES", "LD_BIND_NOW":
+			return true
+		}
+		return false
+	})
+}
+
+// rawFD is the number of a file, which stays open as long as it is reachable.
+// os.File.Fd would set it to blocking mode.
+func rawFD(f *os.File) int {
+	fd := -1
+	if raw, err := f.SyscallConn(); err == nil {
+		raw.Control(func(n uintptr) { fd = int(n) })
+	}
+	return fd
+}
+
+var errChildEnded = errors.New("it ended before it was ready")

@@ -1,0 +1,41 @@
+package reexec
+
+import (
+	"fmt"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+)
+
+// maxReaped bounds the threads that wait for inherited children.
+const maxReaped = 64
+
+// reapInherited waits for the children of our predecessor, which are ours and of
+// which the new code knows nothing: without it they would stay as zombies. It
+// runs before the program can have children of its own.
+func (p *Process) reapInherited() {
+	lists, _ := filepath.Glob("/proc/self/task/*/children")
+	n := 0
+	for _, list := range lists {
+		text, err := os.ReadFile(list)
+		if err != nil {
+			continue
+		}
+		for _, word := range strings.Fields(string(text)) {
+			pid, err := strconv.Atoi(word)
+			if err != nil || n == maxReaped {
+				continue
+			}
+			n++
+			go func() {
+				if proc, err := os.FindProcess(pid); err == nil {
+					proc.Wait()
+				}
+			}()
+		}
+	}
+	if n == maxReaped {
+		p.tell(Event{Kind: Warning, Err: fmt.Errorf("more than %d children were inherited; not all are waited for", maxReaped)})
+	}
+}

@@ -1,0 +1,72 @@
+package reexec
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// rollBack executes the predecessor again, in this process, with what it had
+// handed over. It returns errNoWayBack if there is none, or none any more.
+func (p *Process) rollBack(why string) error {
+	p.leave.Lock()
+	defer p.leave.Unlock()
+	p.mu.Lock()
+	previous, parts := p.previous, p.inherited
+	p.mu.Unlock()
+	if previous.fd < 0 || p.trial { // Ready closes it
+		return errNoWayBack
+	}
+	id := p.exeID
+	if id == "" {
+		id = p.selfStat.identity()
+	}
+	failed := rejection{why, id}
+	h := &handover{
+		pid: os.Getpid(), generation: p.generation + 1, cwd: p.cwd, args: p.args, env: p.env,
+		fds: parts.fds, blobs: parts.blobs, previous: namedFD{fd: -1}, ready: -1,
+		rejected: append(p.rejections(), failed), rolledBack: &failed, exePath: p.exe,
+	}
+	if !p.paused.IsZero() {
+		var now unix.Timespec
+		unix.ClockGettime(unix.CLOCK_MONOTONIC, &now)
+		h.paused = uint64(now.Nano() - time.Since(p.paused).Nanoseconds())
+	}
+	if err := p.execute(previous.name, previous.fd, h, why); err != nil {
+		return fmt.Errorf("reexec: roll back: %w", err)
+	}
+	return nil
+}
+
+// letGo gives up the way back. The caller holds mu and leave.
+func (s *system) letGo() {
+	if s.late != nil {
+		s.late.Stop()
+	}
+	closeFD(s.previous.fd)
+	s.previous.fd = -1
+	s.inherited = handoverParts{}
+}
+
+// announce tells the service manager, and who has spawned us.
+func (p *Process) announce() error {
+	var errs []error
+	state := "READY=1\nSTATUS=Running"
+	if p.readyPipe >= 0 {
+		state = fmt.Sprintf("READY=1\nMAINPID=%d\nSTATUS=Running", os.Getpid())
+		line := fmt.Appendf(nil, "ready %d\n", os.Getpid())
+		if _, err := unix.Write(p.readyPipe, line); err != nil {
+			errs = append(errs, fmt.Errorf("reexec: ready: %w", os.NewSyscallError("write", err)))
+		}
+		closeFD(p.readyPipe)
+		p.readyPipe = -1
+	}
+	errs = append(errs, p.Notify(state))
+	if err := p.storeDescriptors(); err != nil {
+		errs = append(errs, err)
+	}
+	return errors.Join(errs...)
+}
