@@ -168,10 +168,13 @@ type version struct {
 }
 
 type versionTables struct {
-	versions []version // by index
-	needs    []versionNeed
-	defines  []versionDefinition
-	defined  bool // DT_VERDEF is there, even if there is nothing in it
+	versions  []version // by index
+	needs     []versionNeed
+	defines   []versionDefinition
+	defined   bool // DT_VERDEF is there, even if there is nothing in it
+	bare      bool // there are versions of symbols, and no table of versions
+	copiesOwn bool // a copy relocation of a local symbol
+	outside   bool // a symbol has an index beyond the table, and the loader reads what is there
 }
 
 type versionNeed struct {
@@ -205,10 +208,14 @@ func (im *image) readVersions(d *dynamicTable) error {
 			return err
 		}
 	}
-	if addr, ok := d.has[elf.DT_VERSYM]; ok && len(im.versions) > 0 {
-		if im.versym = im.at(addr); im.versym == nil {
-			return &FormatError{"versions of symbols are not loaded"}
-		}
+	addr, ok := d.has[elf.DT_VERSYM]
+	if len(im.versions) == 0 {
+		im.bare = ok
+		return nil
+	}
+	// glibc takes it for granted that this table is there, and crashes.
+	if im.versym = im.at(addr); !ok || im.versym == nil {
+		return &FormatError{"versions of symbols are not loaded"}
 	}
 	return nil
 }

@@ -74,8 +74,8 @@ func (s *loadSet) checkVersions() {
 }
 
 func (s *loadSet) checkNeed(l *loaded, n *versionNeed) {
-	p := s.names[n.file]
-	if p == nil {
+	p := s.known[n.file]
+	if p == nil || s.files[p.o] == nil { // the loader itself is there only if it is needed
 		if s.fakes[n.file] || s.unread != nil {
 			return
 		}
@@ -125,7 +125,10 @@ func (im *image) defines1(v neededVersion) bool {
 	return false
 }
 
-const relativeVersion = "GLIBC_ABI_DT_RELR"
+const (
+	relativeVersion = "GLIBC_ABI_DT_RELR"
+	relativeHash    = 0xfd0e42
+)
 
 // checkRelative: packed relative relocations are an addition of glibc 2.36. It
 // demands that files with them say so, and older ones do not see them.
@@ -134,33 +137,32 @@ func (s *loadSet) checkRelative(l *loaded) {
 	if !im.relr || l.o == s.sys.interp {
 		return
 	}
-	wantsLibc := false
 	for _, n := range im.needs {
-		if !strings.HasPrefix(n.file, "libc.so.") {
-			continue
-		}
-		wantsLibc = true
 		for _, v := range n.versions {
-			if v.name == relativeVersion {
+			if v.name == relativeVersion && v.hash == relativeHash {
 				return // held against the library's like any version
 			}
 		}
 	}
 	f := Finding{Problem: RelativeNeedsLibc, Severity: Break, Object: s.path(l), Needs: "libc.so.6", Version: relativeVersion}
 	libc := s.names["libc.so.6"]
-	if libc == nil || libc.o == nil || s.files[libc.o] == nil {
+	if libc == nil || s.files[libc.o] == nil || s.sys.musl {
 		return
 	}
 	knows := false
 	for _, d := range libc.o.image.defines {
 		knows = knows || d.name == relativeVersion
 	}
+	wantsLibc := false
+	for _, name := range im.needed {
+		wantsLibc = wantsLibc || strings.HasPrefix(name, "libc.so.")
+	}
 	f.Found = libc.o.path
 	switch {
-	case !knows:
-		f.Detail = "it has packed relocations, which this C library does not know"
-	case wantsLibc && im != libc.o.image:
+	case wantsLibc && len(im.versions) > 0:
 		f.Detail = "it has packed relocations and does not ask for a C library that knows them"
+	case !knows && libc != l && libc.o.image.defined:
+		f.Detail = "it has packed relocations, which this C library does not know"
 	default:
 		return
 	}

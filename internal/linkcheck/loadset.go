@@ -13,7 +13,8 @@ type loadSet struct {
 	asked  string  // the path that was asked for
 	main   *loaded // the program, or a library in its place
 	list   []*loaded
-	names  map[string]*loaded
+	names  map[string]*loaded // by every name under which it would be found
+	known  map[string]*loaded // by those under which it was asked for: versions go by these
 	files  map[*object]*loaded
 	fakes  map[string]bool // needed and not found
 	failed bool            // the loader stops at something: nothing more is known
@@ -32,7 +33,7 @@ var errTooMuch = errors.New("needs more files than anything does")
 func (c *checker) load(asked string, o *object) *loadSet {
 	s := &loadSet{
 		c: c, sys: c.systemOf(o), asked: asked,
-		names: make(map[string]*loaded, 64), files: make(map[*object]*loaded, 32), fakes: map[string]bool{},
+		names: make(map[string]*loaded, 64), known: make(map[string]*loaded, 64), files: make(map[*object]*loaded, 32), fakes: map[string]bool{},
 	}
 	s.main = &loaded{o: o, name: o.path}
 	if o == s.sys.interp {
@@ -44,8 +45,8 @@ func (c *checker) load(asked string, o *object) *loadSet {
 		// The kernel has mapped it: it is found by its names, before any search,
 		// and has its place where it is needed first.
 		l := &loaded{o: i, name: s.sys.interpPath}
-		s.name(l, l.name)
-		s.name(l, i.image.soname)
+		s.know(l, l.name)
+		s.know(l, i.image.soname)
 		if s.sys.musl {
 			for _, name := range muslOwnNames {
 				s.name(l, name)
@@ -85,8 +86,17 @@ func (s *loadSet) preloads() []string {
 func (s *loadSet) add(l *loaded) {
 	s.list = append(s.list, l)
 	s.files[l.o] = l
-	s.name(l, l.name)
+	s.know(l, l.name)
 	s.name(l, l.o.image.soname)
+}
+
+// know notes a name by which a file was asked for (l_libname in glibc).
+func (s *loadSet) know(l *loaded, name string) {
+	s.name(l, name)
+	// The loader gives way as long as nobody needs it.
+	if k := s.known[name]; name != "" && (k == nil || s.files[k.o] == nil) {
+		s.known[name] = l
+	}
 }
 
 func (s *loadSet) name(l *loaded, name string) {
@@ -120,6 +130,7 @@ func (s *loadSet) follow(from int) {
 // need finds what is needed by a name, loaded already or not.
 func (s *loadSet) need(name string, loader *loaded) (*loaded, []string) {
 	if l := s.names[name]; l != nil {
+		s.know(l, name)
 		s.place(l)
 		return l, nil
 	}
@@ -139,7 +150,7 @@ func (s *loadSet) need(name string, loader *loaded) (*loaded, []string) {
 		return nil, searched
 	}
 	if l := s.files[f.o]; l != nil {
-		s.name(l, name)
+		s.know(l, name)
 		return l, nil
 	}
 	l := &loaded{o: f.o, name: f.path, loader: loader}
@@ -151,7 +162,7 @@ func (s *loadSet) need(name string, loader *loaded) (*loaded, []string) {
 		s.c.report(s, Finding{Problem: BadFile, Severity: Break, Object: s.asked, Detail: errTooMuch.Error()})
 		return nil, nil
 	}
-	s.name(l, name)
+	s.know(l, name)
 	s.add(l)
 	return l, nil
 }
@@ -202,7 +213,8 @@ func (s *loadSet) doubt(severity Severity) Severity {
 func (s *loadSet) plug(asked string, o *object) *loadSet {
 	p := *s
 	p.list = append([]*loaded(nil), s.list...)
-	p.names, p.files, p.fakes = maps.Clone(s.names), maps.Clone(s.files), map[string]bool{}
+	p.names, p.known = maps.Clone(s.names), maps.Clone(s.known)
+	p.files, p.fakes = maps.Clone(s.files), map[string]bool{}
 	p.start, p.unread, p.called = len(p.list), nil, asked
 	if p.files[o] != nil {
 		return &p // the host has it anyway

@@ -45,7 +45,7 @@ func (c *checker) nearLibrary(name string, searched []string, sys *system) (near
 			continue
 		}
 		for _, n := range c.dirNames(d) {
-			if p := d + "/" + n; stem(n) == base && !slices.Contains(near, p) {
+			if p := d + "/" + n; stem(n) == base && !slices.Contains(near, p) && c.tree.find(p).err == nil {
 				near = append(near, p)
 			}
 		}
@@ -200,7 +200,7 @@ func alike(name, b []byte) int {
 	longer := max(len(name), len(other))
 	changed := longer - n - tail
 	switch {
-	case len(name) < 4 || changed > 8 && n*3 < longer*2:
+	case len(name) < 3 || changed > 8 && n*3 < longer*2:
 		return 0
 	case changed <= 2 && n+tail >= 3, n*4 >= longer*3:
 		return 1000 - changed

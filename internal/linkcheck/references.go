@@ -104,6 +104,7 @@ func (im *image) references() ([]reference, error) {
 			case at == 0:
 				if s, _ := im.symbol(index); s.bind() == elf.STB_LOCAL || s.local() {
 					seen[index] = -1
+					im.copiesOwn = im.copiesOwn || u == useCopy
 					continue
 				}
 				refs = append(refs, reference{index, u})

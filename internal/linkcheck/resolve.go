@@ -46,11 +46,24 @@ func (s *loadSet) resolve() {
 		} else {
 			s.resolveLibrary(l)
 		}
-		if o.image.spent() {
+	}
+	for _, l := range s.list {
+		switch {
+		case l.o.image.spent():
 			s.c.report(s, Finding{Problem: BadFile, Severity: Break, Object: s.path(l), Detail: "malformed ELF file: its tables ask for more work than its size allows"})
+		case l.o.image.outside:
+			s.c.report(s, Finding{Problem: BadFile, Severity: Break, Object: s.path(l), Detail: outsideText})
+		case l.o.image.copiesOwn:
+			s.c.report(s, Finding{Problem: BadFile, Severity: Break, Object: s.path(l), Detail: copiesOwnText})
 		}
 	}
 }
+
+// What leaves it to chance how the loader goes on.
+const (
+	outsideText   = "malformed ELF file: the version of a symbol is outside of its table"
+	copiesOwnText = "malformed ELF file: it copies an object that is its own"
+)
 
 // wants is what a reference looks for; false if nothing has to be found.
 func (s *loadSet) wants(o *object, r reference, w *wanted) (symbol, bool) {
@@ -63,6 +76,7 @@ func (s *loadSet) wants(o *object, r reference, w *wanted) (symbol, bool) {
 	*w = wanted{name: im.text(sym.name), defined: r.use&(useJump|useTLS) != 0}
 	w.gnu = gnuHashOf(w.name)
 	if !s.sys.musl {
+		im.outside = im.outside || im.bare
 		if v, _, ok := im.versionOf(r.index); ok && v.hash != 0 {
 			w.version = v
 		}
@@ -104,7 +118,7 @@ func (s *loadSet) lookup(l *loaded, w *wanted, skipMain bool) (*loaded, symbol, 
 			continue
 		}
 		_, def, a := p.o.image.find(w, s.sys.musl)
-		if a == unanswered && w.version.file != "" && s.names[w.version.file] == p {
+		if a == unanswered && w.version.file != "" && s.known[w.version.file] == p {
 			// glibc asserts that a file of which versions are wanted has some
 			// (check_match in elf/dl-lookup.c), and ends the program.
 			s.noVersions(l, p, w)

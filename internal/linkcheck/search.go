@@ -311,14 +311,23 @@ func (s *loadSet) try(p string) (found, bool) {
 	if o.bad != nil && (o.image.machine == 0 || o.image.kind == NotELF) {
 		return found{path: p, bad: o.bad}, true
 	}
+	if o.image.kind != NotELF && o.image.wide == s.sys.wide && o.image.big != s.sys.big {
+		return found{path: p, bad: errByteOrder}, true
+	}
 	if o.image.wide != s.sys.wide || o.image.machine != s.sys.machine {
 		return found{}, false
 	}
-	if o.bad != nil {
+	switch {
+	case o.bad != nil:
 		return found{path: p, bad: o.bad, o: o}, true
+	case o.image.kind == Other:
+		return found{path: p, bad: errNotLoadable, o: o}, true
 	}
 	return found{o: o, path: p}, true
 }
+
+var errByteOrder = &FormatError{"the other byte order"}
+var errNotLoadable = &FormatError{"neither a program nor a shared library"}
 
 // maxProbes is how many files are tried for one program: some hundreds are
 // usual, and a hostile file can ask for any number.

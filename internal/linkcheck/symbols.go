@@ -91,6 +91,7 @@ func (im *image) versionOf(index uint32) (v *version, hidden, ok bool) {
 	n, _ := im.versionIndex(index)
 	i := int(n & maxVersions)
 	if i >= len(im.versions) {
+		im.outside = im.outside || i > 1 // 0 and 1 are no version, in any file
 		return &noVersion, n&0x8000 != 0, true
 	}
 	return &im.versions[i], n&0x8000 != 0, true
@@ -113,7 +114,6 @@ type wanted struct {
 	old     uint32 // of DT_HASH; computed when it is needed
 	version *version
 	defined bool // an undefined symbol that has a value does not do: jump slots and thread-local ones
-	// noAssert is set where glibc's rule for files without versions is no matter.
 }
 
 func gnuHashOf(name []byte) uint32 {

@@ -16,7 +16,7 @@ type system struct {
 	interp      *object // nil if it is not there
 	interpPath  string
 	machine     elf.Machine
-	wide        bool
+	wide, big   bool
 	defaults    []string // default directories
 	cache       *loaderCache
 	cacheFlags  uint32
@@ -60,7 +60,7 @@ func (c *checker) systemOf(o *object) *system {
 	if s := c.systems[key]; s != nil {
 		return s
 	}
-	s := &system{interpPath: p, machine: o.image.machine, wide: o.image.wide, platform: platforms[o.image.machine]}
+	s := &system{interpPath: p, machine: o.image.machine, wide: o.image.wide, big: o.image.big, platform: platforms[o.image.machine]}
 	if p != "" {
 		s.interp, _ = c.objects.open(p)
 	}

@@ -5,6 +5,7 @@ import (
 	"io/fs"
 	"os"
 	"path"
+	"slices"
 	"strings"
 
 	"golang.org/x/sys/unix"
@@ -197,8 +198,13 @@ func (t *tree) names(p string) []string {
 		}
 	}
 	for laid, staged := range t.overlay {
-		if staged != "" && path.Dir(laid) == d.logical {
-			names = append(names, path.Base(laid))
+		if path.Dir(laid) != d.logical {
+			continue
+		}
+		name := path.Base(laid)
+		names = slices.DeleteFunc(names, func(n string) bool { return n == name })
+		if staged != "" {
+			names = append(names, name)
 		}
 	}
 	return names
