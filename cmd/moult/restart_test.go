@@ -5,14 +5,19 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
 
 	"moult.example/internal/restart/restarttest"
+	"moult.example/internal/testneed"
 )
 
 // servedTarget is a target with a service that runs from it, under a systemd of
@@ -127,7 +132,7 @@ func TestApplyRestart(t *testing.T) {
 			t.Errorf("process %d after %d, restarted %v, want another, restarted once", second, first, s.Calls())
 		}
 
-		out, errs := s.moult(4, "apply", "--restart", "--health", s.url, "--health-timeout", "300ms", s.release("3", "503 Service Unavailable"), s.target)
+		out, errs := s.moult(4, "apply", "--restart", "--health", s.url, "--health-timeout", "2s", s.release("3", "503 Service Unavailable"), s.target)
 		mentions(t, out, "generation 3 is live, was 2", "not well: "+s.url+`: it answers "503 Service Unavailable"`, "generation 2 is live, was 3", "well: "+s.url+" (")
 		mentions(t, errs, "moult: apply: generation 3: ", "health: "+s.url, "; generation 2 is live again, and well\n", "moult: hint: ")
 		s.runsVersion("2")
@@ -136,7 +141,7 @@ func TestApplyRestart(t *testing.T) {
 		}
 
 		// Neither is well: what is said is what there is.
-		out, errs = s.moult(4, "apply", "--json", "--restart", "--health", "false", "--health-timeout", "200ms", s.release("4", okStatus), s.target)
+		out, errs = s.moult(4, "apply", "--json", "--restart", "--health", "false", "--health-timeout", "400ms", s.release("4", okStatus), s.target)
 		var d struct {
 			Schema, Generation int
 			Restart            struct{ Healthy bool }
@@ -151,9 +156,9 @@ func TestApplyRestart(t *testing.T) {
 
 		// The same release once more: it is live, and nothing of it is this
 		// command's, so nothing is taken back.
-		out, errs = s.moult(4, "apply", "--restart", "--health", "false", "--health-timeout", "100ms", s.release("2", okStatus), s.target)
+		out, errs = s.moult(4, "apply", "--restart", "--health", "false", "--health-timeout", "400ms", s.release("2", okStatus), s.target)
 		mentions(t, out, "generation 2 is live already", "nothing to restart")
-		mentions(t, errs, "generation 2 is live: ", "health: false: exit status 1")
+		mentions(t, errs, "generation 2 is live: ", "health: false: ")
 		s.moult(0, "apply", "--restart", "--health", "true", s.release("2", okStatus), s.target)
 	})
 }
@@ -166,17 +171,17 @@ func TestCommitRestart(t *testing.T) {
 		s.moult(0, "stage", s.release("2", okStatus), s.target)
 		s.moult(0, "commit", "--restart", s.target)
 		s.runsVersion("2")
-		out, errs := s.moult(4, "rollback", "--restart", "--health", "false", "--health-timeout", "100ms", s.target)
+		out, errs := s.moult(4, "rollback", "--restart", "--health", "false", "--health-timeout", "400ms", s.target)
 		mentions(t, out, "generation 1 is live, was 2")
 		mentions(t, errs, "moult: rollback: generation 1 is live: ")
 		s.runsVersion("1")
 		s.moult(0, "stage", s.release("3", "500 No"), s.target)
-		_, errs = s.moult(4, "commit", "--restart", "--health", s.url, "--health-timeout", "200ms", s.target)
+		_, errs = s.moult(4, "commit", "--restart", "--health", s.url, "--health-timeout", "2s", s.target)
 		mentions(t, errs, "generation 1 is live again, and well")
 		s.runsVersion("1")
 		// Not well, and nobody was to be restarted.
 		s.moult(0, "apply", s.release("2", okStatus), s.target)
-		out, errs = s.moult(4, "rollback", "--health", "false", "--health-timeout", "100ms", s.target)
+		out, errs = s.moult(4, "rollback", "--health", "false", "--health-timeout", "400ms", s.target)
 		mentions(t, errs, "generation 1 is live: ", "health: false")
 		mentions(t, out, "not well: false")
 	})
@@ -208,4 +213,116 @@ func TestRestart(t *testing.T) {
 		_, errs = s.moult(1, "restart", s.dir)
 		mentions(t, errs, "not a moult target")
 	})
+}
+
+// TestRestartAsks does nothing on a terminal where programs would be restarted
+// that are not the target's own, and says how to.
+func TestRestartAsks(t *testing.T) {
+	t.Cleanup(restarttest.RemoveServers)
+	s := newServedTarget(t, "shared")
+	for _, version := range []string{"2", "3"} {
+		dir := s.release(version, okStatus)
+		if err := os.Mkdir(dir+"/lib", 0o755); err != nil {
+			t.Fatal(err)
+		}
+		restarttest.Library(t, dir+"/lib/libx.so", version)
+	}
+	s.moult(0, "apply", "--restart", s.dir+"/release-2", s.target)
+	foreign := filepath.Join(s.dir, "foreign")
+	restarttest.Server(t, foreign, "1", okStatus)
+	s.Add(restarttest.Unit{Name: "foreign.service", Argv: []string{foreign, "load=" + s.target + "/lib/libx.so"}})
+	before := s.PID("foreign.service")
+	mapped := func() bool {
+		maps, err := os.ReadFile(fmt.Sprintf("/proc/%d/maps", before))
+		return err == nil && strings.Contains(string(maps), "libx.so")
+	}
+	for !mapped() {
+		if t.Context().Err() != nil || s.PID("foreign.service") != before {
+			t.Fatal("the foreign service does not load the library")
+		}
+	}
+	// apply restarts what is the target's own, and leaves the others.
+	status, out := s.onTerminal("apply", "--restart", s.dir+"/release-3", s.target)
+	mentions(t, out, "1 restart done", "app.service", "left alone:", "foreign (", "--yes restarts it too", "stale processes remain: 1")
+	if status != statusFound {
+		t.Errorf("status %d, want %d", status, statusFound)
+	}
+	status, out = s.onTerminal("restart", s.target)
+	mentions(t, out, "foreign.service", "(not the target's own)", "nothing was done: 1 restart is not of programs of "+s.target, "hint: --yes does")
+	if status != statusFailed || s.PID("foreign.service") != before {
+		t.Errorf("status %d, want %d and nothing restarted", status, statusFailed)
+	}
+	status, out = s.onTerminal("restart", "--yes", s.target)
+	mentions(t, out, "1 restart done")
+	if status != 0 || s.Restarted("foreign.service") != 1 {
+		t.Errorf("status %d, calls %v, want 0 and foreign.service restarted", status, s.Calls())
+	}
+}
+
+// onTerminal runs the program on a terminal of its own (pty(7)).
+func (s *servedTarget) onTerminal(args ...string) (status int, output string) {
+	s.t.Helper()
+	master, err := os.OpenFile("/dev/ptmx", os.O_RDWR|unix.O_NOCTTY, 0)
+	if err != nil {
+		testneed.Skip(s.t, "needs /dev/ptmx: "+err.Error())
+	}
+	defer master.Close()
+	if err := unix.IoctlSetPointerInt(int(master.Fd()), unix.TIOCSPTLCK, 0); err != nil {
+		s.t.Fatal(err)
+	}
+	number, err := unix.IoctlGetUint32(int(master.Fd()), unix.TIOCGPTN)
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	terminal, err := os.OpenFile(fmt.Sprintf("/dev/pts/%d", number), os.O_RDWR|unix.O_NOCTTY, 0)
+	if err != nil {
+		testneed.Skip(s.t, err.Error())
+	}
+	var out bytes.Buffer
+	read := make(chan struct{})
+	go func() { io.Copy(&out, master); close(read) }() // ends with EIO when the last one has closed it
+	cmd := exec.Command("moult", args...)
+	cmd.Env = append(os.Environ(), "MOULT_STATE_DIR="+s.dir+"/state", "DBUS_SYSTEM_BUS_ADDRESS="+s.Address, "TERM=dumb")
+	cmd.Stdout, cmd.Stderr = terminal, terminal
+	err = cmd.Run()
+	terminal.Close()
+	<-read
+	var exit *exec.ExitError
+	if errors.As(err, &exit) {
+		return exit.ExitCode(), out.String()
+	}
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	return 0, out.String()
+}
+
+// TestRestartInterrupted says that the release is live, though nobody has waited
+// for its programs.
+func TestRestartInterrupted(t *testing.T) {
+	t.Cleanup(restarttest.RemoveServers)
+	s := newServedTarget(t, "shared")
+	s.Change("app.service", func(u *restarttest.Unit) { u.JobHangs = true })
+	cmd := exec.Command("moult", "apply", "--restart", "--health", "false", s.release("2", okStatus), s.target)
+	cmd.Env = append(os.Environ(), "MOULT_STATE_DIR="+s.dir+"/state", "DBUS_SYSTEM_BUS_ADDRESS="+s.Address)
+	var out, errs bytes.Buffer
+	cmd.Stdout, cmd.Stderr = &out, &errs
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	for deadline := time.Now().Add(20 * time.Second); s.Restarted("app.service") == 0; time.Sleep(time.Millisecond) {
+		if time.Now().After(deadline) {
+			cmd.Process.Kill()
+			t.Fatal("systemd is not asked")
+		}
+	}
+	if err := cmd.Process.Signal(os.Interrupt); err != nil {
+		t.Fatal(err)
+	}
+	var exit *exec.ExitError
+	if err := cmd.Wait(); !errors.As(err, &exit) || exit.ExitCode() != statusUnfinished {
+		t.Errorf("ended with %v, want status 4", err)
+	}
+	mentions(t, out.String(), "generation 2 is live, was 1", "FAILED  app.service")
+	mentions(t, errs.String(), "moult: apply: generation 2 is live: ", "interrupted: app.service")
 }

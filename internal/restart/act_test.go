@@ -73,7 +73,9 @@ func TestSignalsInVain(t *testing.T) {
 		t.Run(test.verb, func(t *testing.T) {
 			t.Parallel()
 			h := newHost(t)
-			h.opts.Timeout = 500 * time.Millisecond
+			if test.verb == "deaf" {
+				h.opts.Timeout = time.Second
+			}
 			h.start(h.program("tool", "1"), test.verb)
 			h.upgrade("tool")
 			eventually(t, "what it says of itself", func() bool { return len(h.plan().Steps) == 1 })
@@ -117,7 +119,7 @@ func TestCommands(t *testing.T) {
 	h.service("c.service", nil)
 	h.upgrade("tool", "c")
 	h.opts.Rules = []Rule{rule("**/tool", "/bin/sh", "-c", "echo $MOULT_PIDS. >> "+h.dir+"/log; kill $MOULT_PIDS"), rule("**/c", "/bin/true")}
-	h.opts.Rules[1].Timeout = "300ms"
+	h.opts.Rules[1].Timeout = "1500ms"
 	r, err := h.run()
 	wantErr(t, err, ErrUnhealthy, "still runs the old code") // true does nothing
 	log, _ := os.ReadFile(h.dir + "/log")
@@ -187,7 +189,7 @@ func TestHealth(t *testing.T) {
 	h.opts.Rules = []Rule{{RestartRule: release.RestartRule{Unit: "a.*", Health: []string{"test -e /proc/$(cat " + h.dir + "/pid)"}}}}
 	h.opts.OnEvent = func(e Event) { h.note("a.service") }
 	h.opts.Health = []Probe{probe(t, "echo >> "+h.dir+"/asked; test $(wc -l < "+h.dir+"/asked) = 1")}
-	h.opts.HealthLimit = 200 * time.Millisecond
+	h.opts.HealthLimit = time.Second
 	r, err := h.run()
 	wantErr(t, err, ErrUnhealthy, "health: echo")
 	want(t, "states", states(r), "a.service done; b.service done; c.service not tried")

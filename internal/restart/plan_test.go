@@ -296,3 +296,37 @@ func TestPublicPath(t *testing.T) {
 		want(t, path, publicPath(path), wanted)
 	}
 }
+
+// TestForeign tells the target's own programs from those that only use its
+// libraries, and finds these stale too.
+func TestForeign(t *testing.T) {
+	h := newHost(t)
+	lib := filepath.Join(h.dir, "opt", "libx.so")
+	h.service("opt/own.service", func(u *restarttest.Unit) { u.Name = "own.service" })
+	restarttest.Library(t, lib, "1")
+	h.service("user.service", nil, "load="+lib)
+	restarttest.Library(t, lib, "2")
+	h.upgrade("opt/own")
+	h.opts.Target = h.dir + "/opt"
+	eventually(t, "both", func() bool { return steps(h.plan()) == "unit own.service; unit user.service" })
+	plan := h.plan()
+	if plan.Foreign() != 1 || plan.Steps[0].Foreign || !plan.Steps[1].Foreign {
+		t.Errorf("got %+v, want the second foreign", plan.Steps)
+	}
+	all := h.opts
+	all.Target, all.Targets = "", []string{h.dir + "/opt"}
+	if plan, err := MakePlan(t.Context(), all); err != nil || plan.Foreign() != 1 {
+		t.Errorf("of all: %+v, %v, want one foreign", plan, err)
+	}
+	plan.LeaveForeign()
+	want(t, "steps", steps(plan), "unit own.service")
+	want(t, "left", left(plan), "user foreign")
+	r, err := Run(t.Context(), h.opts, plan)
+	wantErr(t, err, ErrRemains, "1")
+	if len(r.Remaining) != 1 || r.Remaining[0].PID != h.PID("user.service") {
+		t.Errorf("remaining: %+v, want that of user.service", r.Remaining)
+	}
+	_, err = h.run()
+	wantErr(t, err, nil, "")
+	want(t, "calls", strings.Join(h.Calls(), ", "), "restart own.service, restart user.service")
+}

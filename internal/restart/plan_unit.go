@@ -79,8 +79,14 @@ func mainOf(processes []stale.Process, pid int) *stale.Process {
 
 // placeSignals replaces the programs of a unit by their own means, if they have
 // such: the main process alone, if it is stale, since it starts the others;
-// otherwise all that are stale, if all of them can.
+// otherwise all that are stale, if all of them can. What was overwritten in place
+// is not asked to run any further.
 func (p *planner) placeSignals(ctx context.Context, key unitKey, g *group, main *stale.Process) bool {
+	for _, process := range g.stale {
+		if process.Verdict() == stale.Corrupt {
+			return false
+		}
+	}
 	if main != nil {
 		if !canReexec(*main) {
 			return false

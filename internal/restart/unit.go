@@ -35,8 +35,9 @@ func (m *manager) restartUnit(ctx context.Context, name string, reload bool) (u 
 // Pauses between looks at a unit: systemd tells of the end of a job, but
 // nothing tells that a service has become active by its own.
 const (
-	jobPoll = 400 * time.Millisecond
-	upPoll  = 25 * time.Millisecond
+	jobPoll      = 400 * time.Millisecond
+	upPoll       = 20 * time.Millisecond // at first
+	upPollAtMost = 250 * time.Millisecond
 )
 
 // waitJob waits for the end of the job. The signal may be lost when systemd or
@@ -84,7 +85,7 @@ var errNotUp = errors.New("is not up")
 // waitUp waits until the unit is active. A unit of type oneshot is also well
 // when it has done its work.
 func (m *manager) waitUp(ctx context.Context, name string) (unit, error) {
-	for {
+	for pause := upPoll; ; pause = min(2*pause, upPollAtMost) {
 		u, err := m.look(ctx, name)
 		if err != nil {
 			return u, err
@@ -97,7 +98,7 @@ func (m *manager) waitUp(ctx context.Context, name string) (unit, error) {
 		case u.active == "failed", u.active == "inactive" && !u.job:
 			return u, fmt.Errorf("%s %w%s", name, errNotUp, m.why(ctx, name))
 		}
-		if !sleep(ctx, upPoll) {
+		if !sleep(ctx, pause) {
 			return u, fmt.Errorf("%s %w in time; it is %s (%s)", name, errNotUp, u.active, u.sub)
 		}
 	}

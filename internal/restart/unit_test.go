@@ -83,7 +83,7 @@ func TestUnitFailures(t *testing.T) {
 			})
 			h.upgrade("a", "b")
 			if test.name == "job hangs" || test.name == "too slow" {
-				h.opts.Timeout = 300 * time.Millisecond
+				h.opts.Timeout = 2 * time.Second // enough to ask systemd on a busy machine
 			}
 			if test.probe != "" {
 				h.opts.OnEvent = func(e Event) {

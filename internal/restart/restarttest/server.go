@@ -5,6 +5,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strings"
 	"sync"
 	"testing"
 
@@ -58,12 +59,26 @@ func compile(t testing.TB, version, status string) string {
 		t.Fatal(err)
 	}
 	file := filepath.Join(built.dir, "server-"+version+"-"+status[:3])
-	cmd := exec.Command(cc, "-O1", "-Wall", "-o", file, `-DVERSION="`+version+`"`, `-DSTATUS="`+status+`"`, source)
+	cmd := exec.Command(cc, "-O1", "-Wall", "-o", file, `-DVERSION="`+version+`"`, `-DSTATUS="`+status+`"`, source, "-ldl")
 	if out, err := cmd.CombinedOutput(); err != nil {
 		t.Fatalf("cc: %v\n%s", err, out)
 	}
 	built.files[version+status] = file
 	return file
+}
+
+// Library makes a shared library at path, replacing what is there by a rename.
+func Library(t testing.TB, path, version string) {
+	t.Helper()
+	cc := testneed.Tool(t, "cc")
+	cmd := exec.Command(cc, "-shared", "-fPIC", "-x", "c", "-o", path+".new", "-")
+	cmd.Stdin = strings.NewReader("const char library_version[] = \"" + version + "\";\n")
+	if out, err := cmd.CombinedOutput(); err != nil {
+		t.Fatalf("cc: %v\n%s", err, out)
+	}
+	if err := os.Rename(path+".new", path); err != nil {
+		t.Fatal(err)
+	}
 }
 
 // RemoveServers removes what Server has compiled; a TestMain calls it, or a

@@ -5,10 +5,12 @@
  *   reload     replaces itself on SIGHUP
  *   child      has a child that runs the same file
  *   escape     likewise, one that leaves its group and ends after a minute
+ *   load=FILE  loads a library
  *   die=MS     ends with status 3 after so many milliseconds
  */
 #define _GNU_SOURCE
 #include <arpa/inet.h>
+#include <dlfcn.h>
 #include <fcntl.h>
 #include <poll.h>
 #include <signal.h>
@@ -59,6 +61,7 @@ int main(int argc, char **argv) {
 		sigaction(SIGUSR2, &sa, NULL);
 		announce();
 	}
+	if (has(argv, "load=") && !dlopen(argv[has(argv, "load=")] + 5, RTLD_NOW)) return 7;
 	if (has(argv, "reload")) sigaction(SIGHUP, &sa, NULL);
 	if (has(argv, "child") && fork() == 0) {
 		prctl(PR_SET_PDEATHSIG, SIGKILL);
