@@ -24,7 +24,7 @@ BUILD    = CGO_ENABLED=0 $(GO) build -trimpath -buildvcs=false -ldflags '$(LDFLA
 # How long each target of make fuzz runs; in make check it is three seconds.
 FUZZTIME ?= 2m
 
-.PHONY: all build cross demo test check vet staticcheck unit fuzz fuzz-short bench man completion units install clean
+.PHONY: all build cross demo test check vet staticcheck unit difftest fuzz fuzz-short bench man completion units install clean
 
 # The parts of check are in an order that means something.
 .NOTPARALLEL:
@@ -63,6 +63,11 @@ staticcheck:
 
 unit:
 	GORACE=atexit_sleep_ms=0 $(GO) test -race -shuffle=on -tags man -timeout 12m ./...
+
+# Ten thousand broken programs, and what the real dynamic loader says of each.
+DIFFTEST ?= 10000
+difftest:
+	$(GO) test ./internal/linkcheck -run TestAgainstLoader -count=1 -v -timeout 60m -difftest $(DIFFTEST)
 
 fuzz-short:
 	scripts/fuzz 3s

@@ -144,7 +144,7 @@ func ours(t testing.TB, program, libraryPath string) verdict {
 		switch object := realPath(f.Object); f.Problem {
 		case BadFile, NotLoadable, Alignment, ProcessorLevel, RelativeNeedsLibc:
 			v.fatal = f.Object + ": " + f.Detail
-			v.chance = v.chance || f.Detail == outsideText || f.Detail == copiesOwnText
+			v.chance = v.chance || f.Detail == outsideText || f.Detail == copiesOwnText || f.Detail == ownTLSText
 		case MissingLibrary:
 			v.missing = append(v.missing, f.Needs)
 		case MissingSymbol:

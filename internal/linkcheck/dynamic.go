@@ -168,13 +168,13 @@ type version struct {
 }
 
 type versionTables struct {
-	versions  []version // by index
-	needs     []versionNeed
-	defines   []versionDefinition
-	defined   bool // DT_VERDEF is there, even if there is nothing in it
-	bare      bool // there are versions of symbols, and no table of versions
-	copiesOwn bool // a copy relocation of a local symbol
-	outside   bool // a symbol has an index beyond the table, and the loader reads what is there
+	versions []version // by index
+	needs    []versionNeed
+	defines  []versionDefinition
+	defined  bool   // DT_VERDEF is there, even if there is nothing in it
+	bare     bool   // there are versions of symbols, and no table of versions
+	outside  bool   // a symbol has an index beyond the table, and the loader reads what is there
+	odd      string // what is wrong with a relocation of a local symbol
 }
 
 type versionNeed struct {

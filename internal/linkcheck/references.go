@@ -104,7 +104,12 @@ func (im *image) references() ([]reference, error) {
 			case at == 0:
 				if s, _ := im.symbol(index); s.bind() == elf.STB_LOCAL || s.local() {
 					seen[index] = -1
-					im.copiesOwn = im.copiesOwn || u == useCopy
+					switch {
+					case u == useCopy:
+						im.odd = copiesOwnText
+					case u == useTLS && im.tls.align == 0 && im.tls.memsz == 0:
+						im.odd = ownTLSText
+					}
 					continue
 				}
 				refs = append(refs, reference{index, u})

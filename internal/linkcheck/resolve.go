@@ -53,8 +53,8 @@ func (s *loadSet) resolve() {
 			s.c.report(s, Finding{Problem: BadFile, Severity: Break, Object: s.path(l), Detail: "malformed ELF file: its tables ask for more work than its size allows"})
 		case l.o.image.outside:
 			s.c.report(s, Finding{Problem: BadFile, Severity: Break, Object: s.path(l), Detail: outsideText})
-		case l.o.image.copiesOwn:
-			s.c.report(s, Finding{Problem: BadFile, Severity: Break, Object: s.path(l), Detail: copiesOwnText})
+		case l.o.image.odd != "":
+			s.c.report(s, Finding{Problem: BadFile, Severity: Break, Object: s.path(l), Detail: l.o.image.odd})
 		}
 	}
 }
@@ -63,6 +63,7 @@ func (s *loadSet) resolve() {
 const (
 	outsideText   = "malformed ELF file: the version of a symbol is outside of its table"
 	copiesOwnText = "malformed ELF file: it copies an object that is its own"
+	ownTLSText    = "malformed ELF file: it has a thread-local variable and no storage for it"
 )
 
 // wants is what a reference looks for; false if nothing has to be found.
