@@ -223,10 +223,10 @@ func (l *loop) step(ctx context.Context) error {
 		l.since = time.Time{}
 		return nil
 	}
-	if len(change.Replaced) > 0 && !l.settled(now) {
-		return nil
-	}
-	if !l.asked {
+	if !l.asked { // who asks, says that the files are complete
+		if !l.settled(now) {
+			return nil
+		}
 		if p.sameBytes(change, now) {
 			l.since = time.Time{}
 			return nil
