@@ -49,12 +49,12 @@ func (l *visit) about() (p Process, ok bool) {
 	p.Command = l.arguments()
 	p.UID = l.uid()
 	if p.UID >= 0 {
-		p.User, _ = l.users.get(p.UID, l.patience, func() string {
+		p.User, _ = l.users.get(p.UID, l.patience, func() (string, bool) {
 			u, err := user.LookupId(strconv.Itoa(p.UID))
 			if err != nil {
-				return ""
+				return "", true
 			}
-			return u.Username
+			return u.Username, true
 		})
 	}
 	p.Unit, p.Container = l.first.home()

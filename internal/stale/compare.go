@@ -22,7 +22,7 @@ type comparison struct {
 
 // compare is the outcome for a file in whose place another one would be loaded.
 func (l *visit) compare(o *outcome) {
-	c, ok := l.pairs.get(pair{o.node, o.next}, l.patience, func() comparison { return l.comparePair(o) })
+	c, ok := l.pairs.get(pair{o.node, o.next}, l.patience, func() (comparison, bool) { return l.comparePair(o) })
 	if !ok {
 		l.blind = true
 		return
@@ -65,8 +65,7 @@ func (l *visit) writtenBefore(o *outcome) bool {
 	return why != ""
 }
 
-func (l *visit) comparePair(o *outcome) comparison {
-	var c comparison
+func (l *visit) comparePair(o *outcome) (c comparison, keep bool) {
 	has := l.content(o.node, o.area)
 	h, _ := l.headOf(o.next)
 	if has != nil {
@@ -81,20 +80,20 @@ func (l *visit) comparePair(o *outcome) comparison {
 			c.hasID = hex.EncodeToString(l.ask.buildID(l.areas.maps, o.start))
 		}
 		c.same = c.hasID != "" && c.hasID == c.nextID
-		return c
+		return c, !gone(err)
 	}
 	defer unix.Close(a)
 	c.sure = true
 	if o.node.known && o.node.size != o.next.size || c.hasID != c.nextID {
-		return c
+		return c, true
 	}
 	b, err := o.next.open()
 	if err != nil {
-		return c
+		return c, true
 	}
 	defer unix.Close(b)
 	c.same = equalFiles(a, b)
-	return c
+	return c, true
 }
 
 // equalFiles compares the bytes of two files. A file that cannot be read is

@@ -56,6 +56,8 @@ func clock(ns int64) time.Time {
 
 // cache does each piece of work once. Work may hang, on a dead network mount;
 // then those who want its result, too, wait no longer than it may take in all.
+// Work that could not be done, because the process that it needs has ended, is
+// left to the next.
 type cache[K comparable, V any] struct {
 	mu   sync.Mutex
 	jobs map[K]*job[V]
@@ -65,35 +67,53 @@ type job[V any] struct {
 	began time.Time
 	done  chan struct{}
 	value V
+	kept  bool
 }
 
-// get returns false if the work is taking too long.
-func (c *cache[K, V]) get(key K, patience time.Duration, work func() V) (v V, ok bool) {
-	c.mu.Lock()
-	j := c.jobs[key]
-	if j == nil {
-		j = &job[V]{began: time.Now(), done: make(chan struct{})}
-		if c.jobs == nil {
-			c.jobs = map[K]*job[V]{}
+// get returns false if the work is taking too long. The work says whether its
+// result holds for others, too.
+func (c *cache[K, V]) get(key K, patience time.Duration, work func() (V, bool)) (v V, ok bool) {
+	for {
+		c.mu.Lock()
+		j := c.jobs[key]
+		if j == nil {
+			j = &job[V]{began: time.Now(), done: make(chan struct{})}
+			if c.jobs == nil {
+				c.jobs = map[K]*job[V]{}
+			}
+			c.jobs[key] = j
+			c.mu.Unlock()
+			j.value, j.kept = work()
+			if !j.kept {
+				c.mu.Lock()
+				delete(c.jobs, key)
+				c.mu.Unlock()
+			}
+			close(j.done)
+			return j.value, true
 		}
-		c.jobs[key] = j
 		c.mu.Unlock()
-		j.value = work()
-		close(j.done)
-		return j.value, true
+		if !j.wait(patience) {
+			return v, false
+		}
+		if j.kept {
+			return j.value, true
+		}
 	}
-	c.mu.Unlock()
+}
+
+func (j *job[V]) wait(patience time.Duration) bool {
 	select {
 	case <-j.done:
-		return j.value, true
+		return true
 	default:
 	}
 	t := time.NewTimer(patience - time.Since(j.began))
 	defer t.Stop()
 	select {
 	case <-j.done:
-		return j.value, true
+		return true
 	case <-t.C:
-		return v, false
+		return false
 	}
 }

@@ -156,7 +156,7 @@ func (l *visit) named(u *used) (*root, string) {
 	// A file may really be called that.
 	if cut, deleted := strings.CutSuffix(name, deletedSuffix); deleted {
 		if t, ok := l.lookUp(r, name); !ok || t.err != nil || !u.is(t) {
-			name = cut
+			name = l.public(r, cut, u)
 		}
 	}
 	return r, name

@@ -27,9 +27,9 @@ type areaKey struct {
 func (l *visit) inodeOf(a *area) (*node, error) {
 	s := l.search
 	if s.trusted(a.dev) {
-		n, ok := s.inodes.get(areaKey{dev: a.dev, ino: a.ino}, s.patience, func() *node {
-			n, _ := l.followed(a)
-			return n
+		n, ok := s.inodes.get(areaKey{dev: a.dev, ino: a.ino}, s.patience, func() (*node, bool) {
+			n, err := l.followed(a)
+			return n, err == nil
 		})
 		if !ok {
 			return nil, errHangs
@@ -53,8 +53,8 @@ func (l *visit) inodeOf(a *area) (*node, error) {
 		}
 		a.text = b.text
 	}
-	n, ok := s.inodes.get(areaKey{a.dev, a.ino, a.text}, s.patience, func() *node {
-		return &node{facts: facts{id: Inode{a.dev, a.ino}}, text: a.text, code: !shared(a.text)}
+	n, ok := s.inodes.get(areaKey{a.dev, a.ino, a.text}, s.patience, func() (*node, bool) {
+		return &node{facts: facts{id: Inode{a.dev, a.ino}}, text: a.text, code: !shared(a.text)}, true
 	})
 	if !ok {
 		return nil, errHangs
@@ -70,11 +70,11 @@ func (l *visit) followed(a *area) (*node, error) {
 		return nil, err
 	}
 	l.search.learn(a.dev, f.id.Dev)
-	n, ok := l.search.byID.get(f.id, l.search.patience, func() *node {
+	n, ok := l.search.byID.get(f.id, l.search.patience, func() (*node, bool) {
 		n := &node{facts: f, known: true, root: l.root}
 		n.text, _ = l.p.link(name)
 		n.code = f.regular() && !(f.nlink == 0 && shared(n.text))
-		return n
+		return n, true
 	})
 	if !ok {
 		return nil, errHangs
@@ -131,17 +131,17 @@ const (
 // content reads the head of the file, as the process has it mapped. It returns
 // nil if that is no ELF file, or cannot be read.
 func (l *visit) content(n *node, a area) *elfFile {
-	f, _ := l.search.heads.get(n, l.search.patience, func() *elfFile {
+	f, _ := l.search.heads.get(n, l.search.patience, func() (*elfFile, bool) {
 		fd, err := l.openMapped(n, a)
 		if err != nil {
-			return nil
+			return nil, !gone(err)
 		}
 		defer unix.Close(fd)
 		f, ok := readELF(descriptorAt(fd))
 		if !ok {
-			return nil
+			return nil, true
 		}
-		return f
+		return f, true
 	})
 	return f
 }

@@ -45,13 +45,13 @@ func (l *visit) private(u *used, f *elfFile, base uint64) string {
 	if !l.openMemory() {
 		return ""
 	}
-	r, ok := l.relocations.get(u.node, l.patience, func() relocations {
+	r, ok := l.relocations.get(u.node, l.patience, func() (relocations, bool) {
 		fd, err := l.openMapped(u.node, u.area)
 		if err != nil {
-			return relocations{}
+			return relocations{}, !gone(err)
 		}
 		defer unix.Close(fd)
-		return f.relocations(descriptorAt(fd))
+		return f.relocations(descriptorAt(fd)), true
 	})
 	if !ok {
 		l.blind = true

@@ -16,19 +16,19 @@ type head struct {
 
 // headOf reads the beginning of a target, once.
 func (l *visit) headOf(t *target) (head, bool) {
-	return l.nexts.get(t, l.patience, func() head {
+	return l.nexts.get(t, l.patience, func() (head, bool) {
 		fd, err := t.open()
 		if err != nil {
-			return head{}
+			return head{}, true
 		}
 		defer unix.Close(fd)
 		var start [256]byte
 		n, _ := unix.Pread(fd, start[:], 0)
 		if interp, ok := interpreter(start[:max(n, 0)]); ok {
-			return head{interp: interp}
+			return head{interp: interp}, true
 		}
 		f, _ := readELF(descriptorAt(fd))
-		return head{elf: f}
+		return head{elf: f}, true
 	})
 }
 

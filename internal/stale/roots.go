@@ -49,12 +49,12 @@ func (s *search) rootOf(p *process) (*root, error) {
 		}
 		key.id = st.id
 	}
-	r, ok := s.roots.get(key, s.patience, func() *root {
+	r, ok := s.roots.get(key, s.patience, func() (*root, bool) {
 		fd, err := openAt(p.dir, "root", unix.O_PATH|unix.O_DIRECTORY)
 		if err != nil {
-			return nil
+			return nil, false
 		}
-		return &root{fd: fd, ns: ns, text: strings.TrimSuffix(text, "/"), own: ns == s.ns}
+		return &root{fd: fd, ns: ns, text: strings.TrimSuffix(text, "/"), own: ns == s.ns}, true
 	})
 	if !ok {
 		return nil, errHangs
@@ -73,20 +73,20 @@ func (s *search) top(r *root) *root {
 	if r.text == "" {
 		return r
 	}
-	t, _ := s.tops.get(r.ns, s.patience, func() *root {
+	t, _ := s.tops.get(r.ns, s.patience, func() (*root, bool) {
 		if r.own {
 			fd, err := openAt(unix.AT_FDCWD, "/", unix.O_PATH|unix.O_DIRECTORY)
 			if err != nil {
-				return nil
+				return nil, true
 			}
-			return &root{fd: fd, ns: r.ns, own: true}
+			return &root{fd: fd, ns: r.ns, own: true}, true
 		}
 		for _, pid := range s.pids {
 			if t := s.topBy(pid, r.ns); t != nil {
-				return t
+				return t, true
 			}
 		}
-		return nil
+		return nil, true
 	})
 	return t
 }
@@ -121,7 +121,7 @@ func (r *root) inside(text string) (string, bool) {
 // lookUp finds what a path leads to that starts from this root, once for all
 // processes that have it. It says false if that takes too long.
 func (s *search) lookUp(r *root, name string) (*target, bool) {
-	return r.targets.get(name, s.patience, func() *target {
+	return r.targets.get(name, s.patience, func() (*target, bool) {
 		t := &target{root: r, path: name}
 		fd, err := r.open(name, unix.O_PATH)
 		if err == nil {
@@ -129,7 +129,7 @@ func (s *search) lookUp(r *root, name string) (*target, bool) {
 			unix.Close(fd)
 		}
 		t.err = err
-		return t
+		return t, true
 	})
 }
 

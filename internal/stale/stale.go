@@ -42,6 +42,8 @@ type Options struct {
 	// Open counts the space of deleted files that are open or mapped as data,
 	// too. It takes a look at every descriptor and every mapping.
 	Open bool
+
+	textOnly bool // for tests: as on a kernel that cannot be asked for mappings
 }
 
 // Inode is what identifies a file on this host, as stat(2) returns it.

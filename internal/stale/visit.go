@@ -145,7 +145,7 @@ func (l *visit) openMaps() error {
 	if err != nil {
 		return err
 	}
-	l.areas = areas{maps: fd, ask: &l.ask, buf: l.text, text: !l.live}
+	l.areas = areas{maps: fd, ask: &l.ask, buf: l.text, text: !l.live || l.textOnly}
 	l.codes, err = l.areas.code(l.codes[:0])
 	l.text = l.areas.buf
 	if err != nil {

@@ -1,0 +1,24 @@
+package stale
+
+import "strings"
+
+// Renamer is a Places that knows the names of files which have been put aside.
+// It is optional.
+type Renamer interface {
+	// Public says under which path of the host people know this inode, which the
+	// kernel calls by the path of a temporary that is gone: RENAME_EXCHANGE gave
+	// it that name before it was unlinked. False if path is no such name, or it
+	// is not known. It is called for names of the caller's own mounts only.
+	Public(path string, id Inode) (string, bool)
+}
+
+// public is the name that a deleted file had for people, if it had another one
+// than the kernel remembers.
+func (l *visit) public(r *root, name string, u *used) string {
+	if p, ok := l.Places.(Renamer); ok && r.own && r.text == "" && u.node.known && strings.Contains(name, "/.") {
+		if public, ok := p.Public(name, u.node.id); ok {
+			return public
+		}
+	}
+	return name
+}
