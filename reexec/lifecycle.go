@@ -143,6 +143,10 @@ func (p *Process) retire(ctx context.Context) error {
 func (p *Process) drop(l *Listener) {
 	p.mu.Lock()
 	p.listens = slices.DeleteFunc(p.listens, func(other *Listener) bool { return other == l })
+	for _, k := range l.carried {
+		closeFD(k.fd)
+	}
+	l.carried = nil
 	p.mu.Unlock()
 	p.Forget(l.name)
 }

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net"
 	"os"
+	"slices"
 	"sync"
 	"syscall"
 	"time"
@@ -100,9 +101,13 @@ type Listener struct {
 		syscall.Conn
 		SetDeadline(time.Time) error
 	}
-	gate *gate
-	open busy // connections that Accept has returned
+	gate    *gate
+	open    busy      // connections that Accept has returned
+	carried []*keptFD // idle connections of the predecessor, to be accepted first; guarded by p.mu
 }
+
+// carriedPrefix, before the name of a listener, names its idle connections.
+const carriedPrefix = "moult.http!"
 
 // busy counts what is not finished.
 type busy struct {
@@ -189,6 +194,7 @@ func (p *Process) ListenAs(name, network, address string) (*Listener, error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.listens = append(p.listens, l)
+	l.adoptCarried()
 	if p.trial || p.leaving {
 		l.gate.shut = true
 	}
@@ -198,7 +204,7 @@ func (p *Process) ListenAs(name, network, address string) (*Listener, error) {
 // Accept waits for a connection. An upgrade waits until that is closed.
 func (l *Listener) Accept() (net.Conn, error) {
 	var counted net.Conn
-	err := l.AcceptTo(func(c net.Conn) {
+	err := l.AcceptTo(func(c net.Conn, _ bool) {
 		l.open.add(1)
 		switch c := c.(type) {
 		case *net.TCPConn:
@@ -212,14 +218,60 @@ func (l *Listener) Accept() (net.Conn, error) {
 
 // AcceptTo waits for a connection and gives it to take, for those who bring
 // their connections to rest themselves, with a Drainer: an upgrade waits until
-// take has returned, and no longer.
-func (l *Listener) AcceptTo(take func(net.Conn)) error {
+// take has returned, and no longer. The idle connections that a predecessor has
+// carried over come first; carried says that this is one.
+func (l *Listener) AcceptTo(take func(c net.Conn, carried bool)) error {
 	return l.gate.through(func() error {
-		c, err := l.inner.Accept()
-		if err == nil {
-			take(c)
+		c, carried := l.nextCarried(), true
+		if c == nil {
+			var err error
+			if c, err = l.inner.Accept(); err != nil {
+				return err
+			}
+			carried = false
 		}
-		return err
+		take(c, carried)
+		return nil
+	})
+}
+
+// nextCarried takes the next of the connections that were carried over; nil if
+// there is none.
+func (l *Listener) nextCarried() net.Conn {
+	p := l.p
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for len(l.carried) > 0 {
+		k := l.carried[0]
+		l.carried = l.carried[1:]
+		f, err := k.file()
+		if p.ready {
+			closeFD(k.fd)
+		} else { // a rollback needs it
+			k.until = true
+			p.kept = append(p.kept, k)
+		}
+		if err != nil {
+			continue
+		}
+		c, err := net.FileConn(f)
+		f.Close()
+		if err == nil {
+			return c
+		}
+	}
+	return nil
+}
+
+// adoptCarried takes the idle connections of the listener, before Ready closes
+// what nobody has asked for. The caller holds p.mu.
+func (l *Listener) adoptCarried() {
+	l.p.kept = slices.DeleteFunc(l.p.kept, func(k *keptFD) bool {
+		if k.system || k.name != carriedPrefix+l.name {
+			return false
+		}
+		l.carried = append(l.carried, k)
+		return true
 	})
 }
 

@@ -40,10 +40,10 @@ type Process struct {
 // replaced: a server, a queue.
 type Drainer interface {
 	// Drain begins no new work, waits until what was begun is finished, and
-	// returns what is to be carried over: the successor finds it with
-	// Process.Files. If ctx ends first it returns an error that wraps
-	// context.DeadlineExceeded, and what can be carried all the same. If it
-	// carries descriptors, they stay open until Resume.
+	// returns the idle connections that are to be carried over: the successor's
+	// Listener accepts them before new ones. If ctx ends first it returns an
+	// error that wraps ErrBusy or ctx.Err, and what can be carried all the same.
+	// The descriptors have to stay open until Resume.
 	Drain(ctx context.Context) ([]Carried, error)
 
 	// Resume takes up the work again: the upgrade did not happen. It is called
@@ -55,10 +55,11 @@ type Drainer interface {
 	Retire(ctx context.Context) error
 }
 
-// Carried is a descriptor that a Drainer hands over.
+// Carried is an idle connection: one of which nothing was read that is not
+// answered.
 type Carried struct {
-	Name string
-	FD   int
+	Listener *Listener // that has accepted it
+	FD       int
 }
 
 var started sync.Mutex // taken for good by the one Start

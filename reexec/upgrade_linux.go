@@ -191,6 +191,11 @@ func (p *Process) newHandover(c *candidate, toChild bool) *handover {
 			h.fds = append(h.fds, namedFD{managedPrefix + k.name, k.fd})
 		}
 	}
+	for _, l := range p.listens { // connections that were carried to us, and not accepted yet
+		for _, k := range l.carried {
+			h.fds = append(h.fds, namedFD{k.name, k.fd})
+		}
+	}
 	h.blobs = slices.Clone(p.blobs)
 	return h
 }
@@ -201,7 +206,7 @@ func (h *handover) carry(r *rest) {
 	unix.ClockGettime(unix.CLOCK_MONOTONIC, &now)
 	h.paused = uint64(now.Nano() - time.Since(r.since).Nanoseconds())
 	for _, f := range r.carried {
-		h.fds = append(h.fds, namedFD{f.Name, f.FD})
+		h.fds = append(h.fds, namedFD{carriedPrefix + f.Listener.name, f.FD})
 	}
 }
 

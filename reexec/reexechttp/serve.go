@@ -25,15 +25,11 @@ import (
 	"fmt"
 	"net"
 	"net/http"
-	"os"
 	"sync"
 	"time"
 
 	"moult.example/reexec"
 )
-
-// carriedPrefix, with the name of the listener, names what is carried.
-const carriedPrefix = "moult.http!"
 
 // Serve is srv.Serve(ln) for a listener of p, with the connections that a
 // predecessor has carried over. It sets srv.ConnState and srv.Handler, and calls
@@ -49,11 +45,10 @@ func ServeTLS(p *reexec.Process, srv *http.Server, ln *reexec.Listener, certFile
 	return srv.ServeTLS(l, certFile, keyFile)
 }
 
-// listener is what net/http accepts from: first what was carried over, then
-// what is new. It is the Drainer of its connections.
+// listener is what net/http accepts from, and the Drainer of its connections.
 type listener struct {
 	*reexec.Listener
-	inherited chan net.Conn
+	idle time.Duration // IdleTimeout of the server
 
 	mu       sync.Mutex
 	conns    map[*conn]struct{}
@@ -63,56 +58,28 @@ type listener struct {
 }
 
 func newListener(p *reexec.Process, srv *http.Server, ln *reexec.Listener) *listener {
-	l := &listener{Listener: ln, conns: map[*conn]struct{}{}, moved: make(chan struct{})}
-	if p.Trial() {
-		l.inherited = make(chan net.Conn)
-	} else {
-		idle := srv.IdleTimeout
-		if idle == 0 {
-			idle = srv.ReadTimeout // as net/http does
-		}
-		l.adopt(p.Files(carriedPrefix+ln.Name()), idle)
+	l := &listener{Listener: ln, idle: srv.IdleTimeout, conns: map[*conn]struct{}{}, moved: make(chan struct{})}
+	if l.idle == 0 {
+		l.idle = srv.ReadTimeout // as net/http does
 	}
 	hook(srv)
 	p.Drain(l)
 	return l
 }
 
-// adopt takes over what was carried. All are in the set of connections from now
-// on, long before the server has accepted them: another upgrade may come first.
-func (l *listener) adopt(files []*os.File, idleTimeout time.Duration) {
-	l.inherited = make(chan net.Conn, len(files))
-	for _, f := range files {
-		inner, err := net.FileConn(f)
-		f.Close()
-		if err == nil {
-			c := l.add(inner)
-			c.carriedOver(idleTimeout)
-			l.inherited <- c
-		}
-	}
-}
-
-func (l *listener) add(inner net.Conn) *conn {
-	c := newConn(l, inner)
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	l.conns[c] = struct{}{}
-	if l.draining {
-		c.interrupt()
-	}
-	return c
-}
-
-// Accept returns a connection for the server.
+// Accept returns a connection for the server. It is in the set of connections
+// before the Listener can be paused: none is forgotten.
 func (l *listener) Accept() (net.Conn, error) {
-	select {
-	case c := <-l.inherited:
-		return c, nil
-	default:
-	}
 	var c *conn
-	err := l.AcceptTo(func(inner net.Conn) { c = l.add(inner) })
+	err := l.AcceptTo(func(inner net.Conn, carried bool) {
+		c = newConn(l, inner)
+		if carried {
+			c.carriedOver(l.idle)
+		}
+		l.mu.Lock()
+		defer l.mu.Unlock()
+		l.conns[c] = struct{}{}
+	})
 	if err != nil {
 		return nil, err
 	}
@@ -213,7 +180,7 @@ func (l *listener) Drain(ctx context.Context) ([]reexec.Carried, error) {
 func (l *listener) carried() (list []reexec.Carried) {
 	for c := range l.conns {
 		if fd := c.freeze(); fd >= 0 {
-			list = append(list, reexec.Carried{Name: carriedPrefix + l.Name(), FD: fd})
+			list = append(list, reexec.Carried{Listener: l.Listener, FD: fd})
 		}
 	}
 	return list
