@@ -37,6 +37,7 @@ type placesTarget struct {
 
 	origins   map[genKey]stale.Origin
 	displaced map[stale.Inode]genKey // shared: what commits have put aside
+	public    map[stale.Inode]string // and the path that each had
 }
 
 // genKey is a generation of one of a target's products.
@@ -236,7 +237,7 @@ func (pt *placesTarget) origin(key genKey) (stale.Origin, bool) {
 // readDisplaced finds the files that commits have put aside, by their inodes,
 // which a process that still runs one has mapped.
 func (pt *placesTarget) readDisplaced() {
-	pt.displaced = map[stale.Inode]genKey{}
+	pt.displaced, pt.public = map[stale.Inode]genKey{}, map[stale.Inode]string{}
 	for i, s := range pt.states {
 		ns, err := s.generations()
 		if err != nil {
@@ -250,7 +251,8 @@ func (pt *placesTarget) readDisplaced() {
 			for _, f := range have {
 				var st unix.Stat_t
 				if unix.Lstat(pt.t.abs(string(f.Keep)), &st) == nil {
-					pt.displaced[stale.Inode{Dev: uint64(st.Dev), Ino: st.Ino}] = genKey{i, n}
+					id := stale.Inode{Dev: uint64(st.Dev), Ino: st.Ino}
+					pt.displaced[id], pt.public[id] = genKey{i, n}, pt.t.abs(string(f.Path))
 				}
 			}
 		}
