@@ -24,6 +24,8 @@ type app struct {
 	json  bool // one JSON document instead of text
 	quiet bool // no progress, no remarks: errors only
 
+	lookBudget time.Duration // see runsOld
+
 	disk     func(path string) (disk.FS, error) // nil is the real one
 	progress *progress
 	printed  bool // the result is out, so an error adds no second document
@@ -36,6 +38,7 @@ func newApp(stdin io.Reader, stdout, stderr io.Writer, environ []string) *app {
 		env[name] = value
 	}
 	a := &app{stdin: stdin, stdout: stdout, stderr: stderr, getenv: func(name string) string { return env[name] }}
+	a.lookBudget = lookBudget
 	a.progress = newProgress(a)
 	a.disk = faultyDisk(a)
 	return a

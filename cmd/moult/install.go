@@ -130,7 +130,10 @@ func (a *app) install(cmd *cobra.Command, f *installFlags, operands []string) er
 	if !a.json && !f.verbose && !f.DryRun {
 		return err // install(1) is silent, and works without a standard output
 	}
-	printErr := a.print(installDocument(result, f.DryRun), func(w io.Writer) {
+	d := installDocument(result, f.DryRun)
+	old := a.afterInstall(result, f.DryRun)
+	d.Stale = known(old)
+	printErr := a.print(d, func(w io.Writer) {
 		lines := result.Verbose("moult install")
 		if f.DryRun {
 			lines = result.Planned()
@@ -138,6 +141,7 @@ func (a *app) install(cmd *cobra.Command, f *installFlags, operands []string) er
 		for _, line := range lines {
 			fmt.Fprintln(w, line)
 		}
+		writeOld(w, old, "")
 	})
 	if err == nil {
 		err = printErr
@@ -228,6 +232,7 @@ type installation struct {
 	Warnings []string        `json:"warnings,omitempty"`
 	Changed  bool            `json:"changed"`
 	DryRun   bool            `json:"dry_run,omitempty"`
+	Stale    *int            `json:"stale,omitempty"` // processes that still run what was replaced
 }
 
 type installedFile struct {

@@ -20,7 +20,11 @@ type psView struct {
 	verbose bool
 	space   bool
 	root    bool // sees every process
-	marks   map[psID]psMark
+
+	// Of a live view, after the first look:
+	order func(a, b stale.Process) int
+	marks map[psID]psMark
+	over  []stale.Process
 }
 
 // psID names one process for ever.
@@ -33,7 +37,7 @@ func (a *app) psView(f *psFlags) psView {
 	width := terminalWidth(a.stdout)
 	return psView{
 		width: width, color: width > 0 && a.getenv("NO_COLOR") == "" && a.getenv("TERM") != "dumb",
-		verbose: f.verbose, space: f.space, root: os.Geteuid() == 0,
+		verbose: f.verbose, space: f.space, root: os.Geteuid() == 0, order: psOrders[f.sort],
 	}
 }
 
@@ -97,11 +101,16 @@ func pidList(ids []int) string {
 // table is the processes with a verdict. Those that follow each other and have
 // the same files share the lines of them.
 func (v psView) table(found psFound) []string {
-	if len(found.old) == 0 {
+	list := found.old
+	if len(v.over) > 0 {
+		list = slices.Concat(list, v.over)
+		slices.SortStableFunc(list, v.order)
+	}
+	if len(list) == 0 {
 		return nil
 	}
 	rows := [][]string{{"PID", "USER", "STARTED", "VERDICT", "SINCE", "UNIT", "COMMAND"}}
-	for _, p := range found.old {
+	for _, p := range list {
 		rows = append(rows, []string{
 			strconv.Itoa(p.PID), cut(plain(userName(p.UID, p.User)), 16), ago(found.at, p.Start), strings.ToUpper(string(p.Verdict())),
 			ago(found.at, psSince(p)), where(p.Unit, p.Container), v.command(p.Command, p.Comm),
@@ -109,12 +118,12 @@ func (v psView) table(found psFound) []string {
 	}
 	layout := v.layOut(rows)
 	out := []string{v.styled(layout[0], styleHead)}
-	for i, p := range found.old {
+	for i, p := range list {
 		out = append(out, v.row(p, layout[i+1]))
 		if r := p.Reexec; r != nil && v.verbose {
 			out = append(out, v.wrap(psIndent, fmt.Sprintf("it can replace itself, at %s, and has done so %s", signalName(r.Signal), plural(r.Generation, "time", "times")))...)
 		}
-		if i == len(found.old)-1 || psFilesKey(found.old[i+1]) != psFilesKey(p) {
+		if i == len(list)-1 || psFilesKey(list[i+1]) != psFilesKey(p) {
 			out = append(out, v.files(p, found.at)...)
 		}
 	}
@@ -123,8 +132,7 @@ func (v psView) table(found psFound) []string {
 
 // row is the line of one process.
 func (v psView) row(p stale.Process, text string) string {
-	if v.marks != nil {
-		m := v.marks[psID{p.PID, p.Ticks}]
+	if m := v.marks[psID{p.PID, p.Ticks}]; m != markNone {
 		return v.styled(m.sign()+text[1:], m.style())
 	}
 	switch p.Verdict() {
@@ -204,7 +212,7 @@ func (v psView) held(found psFound) []string {
 		if !h.Since.IsZero() {
 			since = ", deleted " + ago(found.at, h.Since)
 		}
-		name := plain(strings.TrimSuffix(h.Path, " (deleted)"))
+		name := plain(trimDeleted(h.Path))
 		line := fmt.Sprintf("%7s  %s%s (%s)", bytes, name, since, pids(h.PIDs))
 		if v.width > 0 && utf8.RuneCountInString(line) > v.width {
 			out = append(out, fmt.Sprintf("%7s  %s", bytes, name))
@@ -317,6 +325,9 @@ func plain(name string) string {
 }
 
 func notShown(r rune) bool { return !unicode.IsPrint(r) }
+
+// trimDeleted takes off what the kernel adds to the name of a deleted file.
+func trimDeleted(name string) string { return strings.TrimSuffix(name, " (deleted)") }
 
 // cut shortens a text to so many characters, the last of which says so.
 func cut(text string, width int) string {
