@@ -17,6 +17,7 @@ import (
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
 
+	"moult.example/internal/deploy"
 	"moult.example/internal/stale"
 )
 
@@ -140,9 +141,6 @@ func (f *psFlags) settle(operands []string) error {
 // targetOf is the path of a target without symbolic links, "" if the operand is
 // something else.
 func targetOf(operand string) (string, error) {
-	if _, err := os.Stat(operand); err != nil {
-		return "", err
-	}
 	if _, err := os.Lstat(filepath.Join(operand, ".moult", "layout")); err != nil {
 		return "", nil
 	}
@@ -174,7 +172,7 @@ type psFound struct {
 
 // psLook looks at the processes once, and picks what was asked for.
 func (a *app) psLook(ctx context.Context, f *psFlags) (psFound, error) {
-	o := stale.Options{UIDs: f.uids, Strict: f.strict, Open: f.space, Places: psPlaces()}
+	o := stale.Options{UIDs: f.uids, Strict: f.strict, Open: f.space, Places: deploy.NewPlaces(a.options(0))}
 	find := f.find
 	if find == nil {
 		find = stale.Find
@@ -190,9 +188,10 @@ func (a *app) psLook(ctx context.Context, f *psFlags) (psFound, error) {
 func (f *psFlags) pick(report stale.Report, now time.Time) psFound {
 	found := psFound{Report: report, at: now}
 	for _, p := range report.Processes {
-		if !f.wants(p.Unit) || len(f.targets) > 0 && !f.ofTargets(&p) {
+		if len(f.uids) > 0 && !slices.Contains(f.uids, p.UID) || !f.wants(p.Unit) || len(f.targets) > 0 && !f.ofTargets(&p) {
 			continue
 		}
+		p.Files = slices.SortedStableFunc(slices.Values(p.Files), compareFiles)
 		if p.Verdict() != stale.None {
 			found.old = append(found.old, p)
 		} else {
@@ -200,7 +199,29 @@ func (f *psFlags) pick(report stale.Report, now time.Time) psFound {
 		}
 	}
 	slices.SortStableFunc(found.old, psOrders[f.sort])
+	if len(f.uids) > 0 || f.unit != "" || len(f.targets) > 0 {
+		found.heldByThese()
+	}
 	return found
+}
+
+// heldByThese leaves of the deleted files those that the processes hold which
+// were asked for.
+func (found *psFound) heldByThese() {
+	these := map[int]bool{}
+	for _, p := range slices.Concat(found.old, found.suspect) {
+		these[p.PID] = true
+	}
+	all := found.Held
+	found.Held, found.HeldBytes = nil, 0
+	for _, h := range all {
+		if slices.ContainsFunc(h.PIDs, func(pid int) bool { return these[pid] }) {
+			found.Held = append(found.Held, h)
+			if !h.Unknown {
+				found.HeldBytes += h.Bytes
+			}
+		}
+	}
 }
 
 // wants says whether --unit lets a process through.
@@ -252,6 +273,18 @@ var psOrders = map[string]func(a, b stale.Process) int{
 	"unit":  func(a, b stale.Process) int { return cmp.Or(cmp.Compare(a.Unit.Name, b.Unit.Name), byPID(a, b)) },
 }
 
+// compareFiles sorts a process's files: the worst first, then what it executes,
+// then by name.
+func compareFiles(a, b stale.File) int {
+	exe := func(f stale.File) int {
+		if f.Kind == stale.KindExe {
+			return 0
+		}
+		return 1
+	}
+	return cmp.Or(cmp.Compare(b.Verdict.Severity(), a.Verdict.Severity()), cmp.Compare(exe(a), exe(b)), cmp.Compare(a.Path, b.Path))
+}
+
 func byPID(a, b stale.Process) int { return cmp.Compare(a.PID, b.PID) }
 
 // psSince is since when a process runs old code, as far as known.
@@ -287,6 +320,3 @@ func (a *app) psPrint(found psFound, f *psFlags) error {
 	}
 	return nil
 }
-
-// psPlaces is what the engine knows of paths below targets.
-func psPlaces() stale.Places { return nil }

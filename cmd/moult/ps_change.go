@@ -2,6 +2,7 @@ package main
 
 import (
 	"fmt"
+	"path"
 	"strings"
 	"time"
 	"unicode/utf8"
@@ -127,7 +128,7 @@ func (v psView) files(p stale.Process, now time.Time) []string {
 		}
 		var names []string
 		for _, f := range part.files[:min(len(part.files), few-shown)] {
-			names = append(names, plain(strings.TrimPrefix(f.Path, strings.TrimSuffix(part.target, "/")+"/")))
+			names = append(names, plain(nameInRelease(part.target, f.Path)))
 		}
 		shown += len(names)
 		out = append(out, v.fileLine(word+part.change+":", strings.Join(names, ", "))...)
@@ -136,6 +137,15 @@ func (v psView) files(p stale.Process, now time.Time) []string {
 		out = append(out, fmt.Sprintf("%s… and %d more files; -v lists them", psIndent, all-shown))
 	}
 	return out
+}
+
+// nameInRelease is what a release calls a file of a target, which its loader may
+// have found as T/.moult/live/bin/../lib/x.
+func nameInRelease(target, file string) string {
+	if name, below := strings.CutPrefix(path.Clean(file), strings.TrimSuffix(target, "/")+"/"); below {
+		return strings.TrimPrefix(name, ".moult/live/")
+	}
+	return file
 }
 
 // fileLine is a name and what is to be told of it, on two lines if one is too

@@ -153,10 +153,10 @@ func TestPSChanges(t *testing.T) {
 	}
 	last := []stale.Process{p(1, 1, "/a"), p(2, 1, "/a"), p(3, 1, "/a"), p(4, 1, "/a")}
 	now := []stale.Process{p(1, 1, "/a"), p(2, 1, "/b"), p(3, 9, "/a"), p(5, 1, "/a")}
-	all, marks := psChanges(last, now)
+	over, marks := psChanges(last, now)
 	want := map[psID]psMark{{2, 1}: markOther, {3, 9}: markNew, {5, 1}: markNew, {3, 1}: markOver, {4, 1}: markOver}
-	if len(all) != 6 || len(marks) != len(want) {
-		t.Errorf("%d processes, marks %v, want 6 and %v", len(all), marks, want)
+	if len(over) != 2 || len(marks) != len(want) {
+		t.Errorf("%d processes over, marks %v, want 2 and %v", len(over), marks, want)
 	}
 	for id, m := range want {
 		if marks[id] != m {

@@ -30,9 +30,8 @@ const (
 func (m psMark) sign() string  { return []string{" ", "+", "~", "-"}[m] }
 func (m psMark) style() string { return []string{"", styleNew, styleOther, styleOver}[m] }
 
-// psChanges compares two looks. What is over is added to the list, so that it
-// can be shown once more.
-func psChanges(last, now []stale.Process) (all []stale.Process, marks map[psID]psMark) {
+// psChanges compares two looks. What is over is to be shown once more.
+func psChanges(last, now []stale.Process) (over []stale.Process, marks map[psID]psMark) {
 	marks = map[psID]psMark{}
 	was := map[psID]stale.Process{}
 	for _, p := range last {
@@ -49,14 +48,13 @@ func psChanges(last, now []stale.Process) (all []stale.Process, marks map[psID]p
 		}
 		delete(was, id)
 	}
-	all = slices.Clone(now)
 	for _, p := range last {
 		if id := (psID{p.PID, p.Ticks}); was[id].PID != 0 {
 			marks[id] = markOver
-			all = append(all, p)
+			over = append(over, p)
 		}
 	}
-	return all, marks
+	return over, marks
 }
 
 // psWatch looks again and again until it is told to end. On a terminal it is a
@@ -127,8 +125,8 @@ func psChangeLines(last, found psFound, first bool) []byte {
 	if first && len(found.old) == 0 {
 		fmt.Fprintf(&b, "%s  no process runs old code\n", when(found.at))
 	}
-	all, marks := psChanges(last.old, found.old)
-	for _, p := range all {
+	over, marks := psChanges(last.old, found.old)
+	for _, p := range slices.Concat(found.old, over) {
 		word := map[psMark]string{markNew: "new", markOther: "other", markOver: "over"}[marks[psID{p.PID, p.Ticks}]]
 		if word == "" {
 			continue
@@ -170,17 +168,14 @@ func (a *app) psScreen(ctx context.Context, f *psFlags) error {
 		}
 		last, found = found, now
 		view := a.psView(f)
-		shown := found
 		if looked {
-			shown.old, view.marks = psChanges(last.old, found.old)
-			slices.SortStableFunc(shown.old, psOrders[f.sort])
+			view.over, view.marks = psChanges(last.old, found.old)
 		}
 		for redraw := true; redraw; {
 			title := fmt.Sprintf("moult ps, every %s: %s", f.interval, when(found.at))
 			if err := s.draw(title, func(width int) []string {
 				view.width = width
-				lines := view.lines(shown, f)
-				return lines
+				return view.lines(found, f)
 			}); err != nil {
 				return err
 			}
@@ -251,12 +246,14 @@ func (s *screen) draw(title string, text func(width int) []string) error {
 		lines = slices.Concat(lines[:room-tail-1], []string{fmt.Sprintf("… %d more lines; --user, --unit and TARGET show fewer", left)}, lines[len(lines)-tail:])
 	}
 	var b strings.Builder
-	b.WriteString("\x1b[H\x1b[7m" + cut(title, s.width) + "\x1b[0m\x1b[K\r\n\x1b[K")
+	// A line is cleared before it is written: after one that is as wide as the
+	// screen, its last character would go.
+	b.WriteString("\x1b[H\x1b[K\x1b[7m" + cut(title, s.width) + "\x1b[0m\r\n\x1b[K")
 	for _, line := range lines[:min(len(lines), max(0, s.height-3))] {
-		b.WriteString("\r\n" + line + "\x1b[K")
+		b.WriteString("\r\n\x1b[K" + line)
 	}
-	b.WriteString("\x1b[J")
-	fmt.Fprintf(&b, "\x1b[%d;1H\x1b[2m%s\x1b[0m\x1b[K", s.height, cut("q ends, space looks at once", s.width))
+	b.WriteString("\r\n\x1b[J")
+	fmt.Fprintf(&b, "\x1b[%d;1H\x1b[2m%s\x1b[0m", s.height, cut("q ends, space looks at once", s.width))
 	_, err := fmt.Fprint(s.app.stdout, b.String())
 	return err
 }
