@@ -291,14 +291,15 @@ func dependants(all []loadable, names map[string]bool) (out []*loadable) {
 // judge looks at the files as they will be, and where something breaks also as
 // they are: what was broken before is not the release's doing.
 func (c *linkCheck) judge(ctx context.Context, paths []string) (added []linkcheck.Finding, before int, err error) {
-	after, err := linkcheck.Check(ctx, paths, linkcheck.Options{Overlay: c.overlay, Links: c.links})
+	plugins := c.plugins(paths)
+	after, err := linkcheck.Check(ctx, paths, linkcheck.Options{Overlay: c.overlay, Links: c.links, Plugins: plugins})
 	if err != nil {
 		return nil, 0, err
 	}
-	if after, err = c.byOwnPaths(ctx, paths, after); err != nil || after.Count(linkcheck.Break) == 0 {
+	if after, err = c.byOwnPaths(ctx, paths, plugins, after); err != nil || after.Count(linkcheck.Break) == 0 {
 		return nil, 0, err
 	}
-	was, err := linkcheck.Check(ctx, paths, linkcheck.Options{})
+	was, err := linkcheck.Check(ctx, paths, linkcheck.Options{Plugins: plugins})
 	if err != nil {
 		return nil, 0, err
 	}
@@ -310,10 +311,26 @@ func (c *linkCheck) judge(ctx context.Context, paths []string) (added []linkchec
 	return added, after.Count(linkcheck.Break) - len(added), nil
 }
 
+// plugins are those that the release declares, of which either side is judged.
+func (c *linkCheck) plugins(paths []string) map[string][]string {
+	found := map[string][]string{}
+	for plugin, hosts := range c.p.m.PluginHosts() {
+		plugin = c.base + "/" + plugin
+		_, changed := slices.BinarySearch(paths, plugin)
+		for _, h := range hosts {
+			h = c.base + "/" + h
+			if _, ok := slices.BinarySearch(paths, h); ok || changed {
+				found[plugin] = append(found[plugin], h)
+			}
+		}
+	}
+	return found
+}
+
 // byOwnPaths: a library that is missing, but that the release has, is one to
 // which a script leads by LD_LIBRARY_PATH, most likely. So the check is done
 // once more with the directories of all such libraries in it.
-func (c *linkCheck) byOwnPaths(ctx context.Context, paths []string, r *linkcheck.Report) (*linkcheck.Report, error) {
+func (c *linkCheck) byOwnPaths(ctx context.Context, paths []string, plugins map[string][]string, r *linkcheck.Report) (*linkcheck.Report, error) {
 	dirs := map[string]bool{}
 	missing := map[string]bool{}
 	for i := range r.Findings {
@@ -333,7 +350,7 @@ func (c *linkCheck) byOwnPaths(ctx context.Context, paths []string, r *linkcheck
 		return r, nil
 	}
 	return linkcheck.Check(ctx, paths, linkcheck.Options{
-		Overlay: c.overlay, Links: c.links, LibraryPath: slices.Sorted(maps.Keys(dirs)),
+		Overlay: c.overlay, Links: c.links, Plugins: plugins, LibraryPath: slices.Sorted(maps.Keys(dirs)),
 	})
 }
 

@@ -317,7 +317,7 @@ func (p *plan) same() bool {
 		}
 	}
 	return p.m.Name == p.liveM.Name && p.m.Version == p.liveM.Version && p.m.Hooks == p.liveM.Hooks &&
-		reflect.DeepEqual(p.m.Restart, p.liveM.Restart) && p.sameKeeps()
+		reflect.DeepEqual(p.m.Restart, p.liveM.Restart) && reflect.DeepEqual(p.m.Plugins, p.liveM.Plugins) && p.sameKeeps()
 }
 
 func (p *plan) sameKeeps() bool {

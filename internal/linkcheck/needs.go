@@ -46,6 +46,7 @@ type Info struct {
 	Machine elf.Machine // and its own machine only
 	Interp  string      // PT_INTERP: the loader that the kernel starts first; "" if none
 	Soname  string      // DT_SONAME: the name by which others need it; "" if none
+	RunPath string      // DT_RUNPATH, or DT_RPATH: directories in which Needed is looked for, separated by colons
 	Needed  []string    // DT_NEEDED, in order; a name is a SONAME, or a path if it holds a slash
 }
 
@@ -199,7 +200,7 @@ func (f *file) segment(b []byte) (elf.ProgType, load) {
 // position-independent program.
 func (f *file) dynamic(s load) (pie bool, err error) {
 	d, err := f.entries(s)
-	if err != nil || !d.hasSoname && len(d.needed) == 0 {
+	if err != nil || !d.hasSoname && len(d.needed) == 0 && !d.hasRunPath {
 		return d.pie, err
 	}
 	off, size, ok := f.offset(d.names)
@@ -211,6 +212,11 @@ func (f *file) dynamic(s load) (pie bool, err error) {
 	}
 	if d.hasSoname {
 		if f.info.Soname, err = f.name(off, size, d.soname); err != nil {
+			return d.pie, err
+		}
+	}
+	if d.hasRunPath {
+		if f.info.RunPath, err = f.name(off, size, d.runPath); err != nil {
 			return d.pie, err
 		}
 	}
@@ -229,7 +235,9 @@ type dynamicEntries struct {
 	names, namesSize uint64 // address and size of the string table
 	needed           []uint64
 	soname           uint64
+	runPath          uint64
 	hasSoname, pie   bool
+	hasRunPath       bool
 }
 
 func (f *file) entries(s load) (d dynamicEntries, err error) {
@@ -258,6 +266,12 @@ func (f *file) entries(s load) (d dynamicEntries, err error) {
 			d.needed = append(d.needed, value)
 		case elf.DT_SONAME:
 			d.soname, d.hasSoname = value, true
+		case elf.DT_RUNPATH:
+			d.runPath, d.hasRunPath = value, true
+		case elf.DT_RPATH: // of no account beside the other
+			if !d.hasRunPath {
+				d.runPath, d.hasRunPath = value, true
+			}
 		case elf.DT_FLAGS_1:
 			d.pie = elf.DynFlag1(value)&elf.DF_1_PIE != 0
 		}

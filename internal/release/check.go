@@ -69,6 +69,12 @@ func (m *Manifest) checkHeader() error {
 	if n := len(encodeRules(m.Restart)); n > maxRestart {
 		return fmt.Errorf("restart: %d bytes are more than the %d that rules can have", n, maxRestart)
 	}
+	if _, key, err := checkPlugins(m.Plugins); err != nil {
+		return fmt.Errorf("plugins: %s: %w", key, err)
+	}
+	if n := len(encodePlugins(m.Plugins)); n > maxRestart {
+		return fmt.Errorf("plugins: %d bytes are more than the %d that rules can have", n, maxRestart)
+	}
 	return nil
 }
 

@@ -36,6 +36,7 @@ type Config struct {
 	Files   []FileRule    `toml:"file"` // in order: a later one wins
 	Hooks   HooksConfig   `toml:"hooks"`
 	Restart []RestartRule `toml:"restart"` // in order: the first that matches counts
+	Plugins []PluginRule  `toml:"plugin"`
 
 	lines tomlLines
 }
@@ -122,6 +123,9 @@ func (c *Config) check() error {
 	}
 	if i, key, err := checkRules(c.Restart); err != nil {
 		return c.ruleError(i, key, err)
+	}
+	if i, key, err := checkPlugins(c.Plugins); err != nil {
+		return c.pluginError(i, key, err)
 	}
 	return c.checkHooks()
 }

@@ -43,6 +43,7 @@ type Manifest struct {
 
 	Hooks   Hooks
 	Restart []RestartRule // how its processes are brought to new code; the first that matches counts
+	Plugins []PluginRule  // what its programs load by name
 	Entries []Entry       // sorted by Path, bytewise; parents stand before children
 }
 

@@ -90,7 +90,7 @@ func (p *parser) header(m *Manifest) (int, error) {
 	if err := checkFormat(string(line), manifestMagic); err != nil {
 		return 0, err
 	}
-	order := []string{"name", "version", "times", "before", "after", "timeout", "restart", "entries"}
+	order := []string{"name", "version", "times", "before", "after", "timeout", "restart", "plugins", "entries"}
 	for {
 		line, err := p.next()
 		if err != nil {
@@ -148,6 +148,11 @@ func (p *parser) headerLine(m *Manifest, key, rest string) error {
 		var err error
 		if m.Restart, err = decodeRules(value); err != nil {
 			return fmt.Errorf("restart: %w", err)
+		}
+	case "plugins":
+		var err error
+		if m.Plugins, err = decodePlugins(value); err != nil {
+			return fmt.Errorf("plugins: %w", err)
 		}
 	}
 	return nil

@@ -39,6 +39,7 @@ func (r *Release) settle(opt Options) error {
 		m.Name, m.Version, m.Times = c.Name, c.Version, c.Times
 		m.Hooks = Hooks{Before: c.Hooks.Before, After: c.Hooks.After, Timeout: int64(c.Hooks.timeout)}
 		m.Restart = c.Restart
+		m.Plugins = c.Plugins
 		for i := range m.Entries {
 			e := &m.Entries[i]
 			if c.Owner != "" {
