@@ -202,13 +202,11 @@ func (c *checker) program(p string, o *object, plugins []string) {
 	if im.strtab == nil && len(im.needed) == 0 {
 		return // static
 	}
-	s := c.load(p, o)
-	if im.interp != "" && s.sys.interp == nil {
-		c.report(s, Finding{Problem: MissingInterpreter, Severity: Break, Object: p, Needs: im.interp, Searched: []string{im.interp}})
-		if !c.everything {
-			return
-		}
+	if im.interp != "" && c.systemOf(o).interp == nil {
+		c.add(Finding{Problem: MissingInterpreter, Severity: Break, Object: p, Needs: im.interp, Searched: []string{im.interp}}, p)
+		return
 	}
+	s := c.load(p, o)
 	if im.interp != "" && s.sys.interp != nil && s.sys.interp.bad != nil {
 		c.report(s, Finding{Problem: BadFile, Severity: Break, Object: s.sys.interp.path, Detail: s.sys.interp.bad.Error() + "; it is the interpreter"})
 		return
