@@ -195,6 +195,11 @@ var docVaries = []struct {
 	{regexp.MustCompile(`("(copy_)?bytes": )\d+`), "${1}N"},
 	{regexp.MustCompile(`/proc/\d+/`), "/proc/PID/"},
 	{regexp.MustCompile(`\bpid \d+`), "pid PID"},
+	{regexp.MustCompile(`(?m)^ *PID  .*$`), "COLUMNS"}, // there is one more where processes have a unit
+	{regexp.MustCompile(`(?m)^ *\d+  \S+ +\d+[smhd] ago .*$`), "A PROCESS"},
+	{regexp.MustCompile(`\b\d+[smhd] ago\b`), "AGO"},
+	{regexp.MustCompile(`\b\d+ looked at\b`), "N looked at"},
+	{regexp.MustCompile(`\bbuild [0-9a-f]{8} → [0-9a-f]{8}\b`), "build ID → ID"},
 	{regexp.MustCompile(`[ \t]+`), " "},
 }
 
