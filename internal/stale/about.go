@@ -57,7 +57,7 @@ func (l *visit) about() (p Process, ok bool) {
 			return u.Username, true
 		})
 	}
-	p.Unit, p.Container = l.first.home()
+	p.Unit, p.Container = l.home()
 	return p, true
 }
 
@@ -72,7 +72,10 @@ func (l *visit) uid() int {
 	if st.Uid != 0 {
 		return int(st.Uid)
 	}
-	text, err := l.first.read("status", 8<<10)
+	if info, ok := l.info(); ok {
+		return int(info.euid)
+	}
+	text, err := l.read("status", 8<<10)
 	if err != nil {
 		return 0
 	}
@@ -91,26 +94,41 @@ func (l *visit) uid() int {
 // arguments are those that the process was started with, or says so.
 func (l *visit) arguments() []string {
 	const most = 4096
-	text, err := l.first.read("cmdline", most)
+	text, err := l.read("cmdline", most)
 	if err != nil || len(text) == 0 {
 		return nil
 	}
 	return strings.Split(strings.TrimSuffix(string(text), "\x00"), "\x00")
 }
 
-// read reads a file of /proc/PID, up to a limit.
-func (p *process) read(name string, most int64) ([]byte, error) {
+// read reads a file of the first thread's /proc/PID, up to a limit, which is at
+// most 16 KiB. What it returns is valid until the next read.
+func (l *visit) read(name string, most int) ([]byte, error) { return l.readOf(l.first, name, most) }
+
+func (l *visit) readOf(p *process, name string, most int) ([]byte, error) {
 	fd, err := openAt(p.dir, name, unix.O_RDONLY)
 	if err != nil {
 		return nil, err
 	}
 	defer unix.Close(fd)
-	buf := make([]byte, most)
-	n, err := io.ReadFull(descriptor(fd), buf)
-	if err == io.EOF || err == io.ErrUnexpectedEOF {
-		err = nil
+	n, err := readAllNow(fd, l.page[:most])
+	return l.page[:n], err
+}
+
+// readAllNow reads from where the descriptor stands, until b is full or the
+// file ends.
+func readAllNow(fd int, b []byte) (n int, err error) {
+	for n < len(b) {
+		m, err := descriptor(fd).Read(b[n:])
+		n += m
+		if err == io.EOF {
+			return n, nil
+		}
+		if err != nil {
+			return n, err
+		}
 	}
-	return buf[:n], err
+	return n, nil
 }
 
 // file is an outcome as others see it.

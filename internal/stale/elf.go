@@ -15,6 +15,7 @@ type elfFile struct {
 	relro   header
 	interp  string // the loader that it asks for
 	buildID string // in hexadecimal
+	marked  bool   // it may hold what makes a program replace itself
 }
 
 // readELF reads the head of a file. It says false if that is no ELF file, or a
@@ -72,9 +73,7 @@ func (f *elfFile) take(r io.ReaderAt, h header, start []byte) {
 			f.interp = string(b[:len(b)-1])
 		}
 	case ptNote:
-		if f.buildID == "" {
-			f.buildID = f.findBuildID(part(r, start, h.offset, min(h.filesz, 16<<10)))
-		}
+		f.notes(part(r, start, h.offset, min(h.filesz, 16<<10)))
 	}
 }
 
@@ -95,9 +94,9 @@ func readFull(r io.ReaderAt, b []byte, offset uint64) bool {
 	return n == len(b)
 }
 
-// findBuildID walks notes: sizes of name and content, type, and both, each
-// padded to four bytes.
-func (f *elfFile) findBuildID(b []byte) string {
+// notes walks notes: sizes of name and content, type, and both, each padded to
+// four bytes.
+func (f *elfFile) notes(b []byte) {
 	const kind, longest = 3, 64 // NT_GNU_BUILD_ID
 	for len(b) >= 12 {
 		name, desc := uint64(f.order.Uint32(b)), uint64(f.order.Uint32(b[4:]))
@@ -105,14 +104,16 @@ func (f *elfFile) findBuildID(b []byte) string {
 		b = b[12:]
 		from, all := pad(name), pad(name)+pad(desc)
 		if from+desc > uint64(len(b)) {
-			return ""
+			return
 		}
-		if t == kind && name == 4 && string(b[:4]) == "GNU\x00" && desc <= longest {
-			return hex.EncodeToString(b[from : from+desc])
+		switch text := string(b[:min(name, 8)]); {
+		case t == kind && text == "GNU\x00" && desc <= longest && f.buildID == "":
+			f.buildID = hex.EncodeToString(b[from : from+desc])
+		case text == "moult\x00" || text == "Go\x00\x00": // a Go program has no note of ours
+			f.marked = true
 		}
 		b = b[min(all, uint64(len(b))):]
 	}
-	return ""
 }
 
 func pad(n uint64) uint64 { return (n + 3) &^ 3 }

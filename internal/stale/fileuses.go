@@ -125,7 +125,7 @@ func (l *visit) openUse(fd int) FileUse {
 	n := strconv.Itoa(fd)
 	u := FileUse{Way: WayRead, FD: fd}
 	u.Path, _ = l.p.link("fd/" + n)
-	info, err := l.p.read("fdinfo/"+n, 16<<10)
+	info, err := l.readOf(l.p, "fdinfo/"+n, 16<<10)
 	if err != nil {
 		return u
 	}

@@ -65,6 +65,7 @@ type search struct {
 
 	mu      sync.Mutex
 	devices map[uint64]deviceKind
+	homes   map[uint64]*home // by the number of a control group
 
 	roots       cache[rootKey, *root]
 	tops        cache[string, *root]
@@ -78,7 +79,7 @@ type search struct {
 }
 
 func newSearch(o Options) (*search, error) {
-	s := &search{Options: o, proc: o.Proc, patience: o.Patience, boot: bootTime()}
+	s := &search{Options: o, proc: o.Proc, patience: o.Patience, boot: bootTime(), homes: map[uint64]*home{}}
 	if s.proc == "" {
 		s.proc, s.live = "/proc", true
 	}

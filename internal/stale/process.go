@@ -6,7 +6,6 @@ import (
 	"io"
 	"iter"
 	"strconv"
-	"strings"
 	"sync"
 
 	"golang.org/x/sys/unix"
@@ -72,17 +71,21 @@ func parseStatus(text []byte) (status, bool) {
 	if from < 0 || to < from {
 		return status{}, false
 	}
-	f := strings.Fields(string(text[to+1:])) // f[0] is field 3 of proc(5)
-	if len(f) < 20 {
+	rest := text[to+1:]
+	var f [20][]byte // f[0] is field 3 of proc(5)
+	for i := range f {
+		var ok bool
+		if f[i], rest, ok = field(rest); !ok {
+			return status{}, false
+		}
+	}
+	flags, _, ok1 := number(f[6], 10)
+	threads, _, ok2 := number(f[17], 10)
+	ticks, _, ok3 := number(f[19], 10)
+	if !ok1 || !ok2 || !ok3 || threads > 1<<31 {
 		return status{}, false
 	}
-	flags, err1 := strconv.ParseUint(f[6], 10, 64)
-	threads, err2 := strconv.Atoi(f[17])
-	ticks, err3 := strconv.ParseUint(f[19], 10, 64)
-	if err1 != nil || err2 != nil || err3 != nil {
-		return status{}, false
-	}
-	return status{string(text[from+1 : to]), f[0][0], flags&kernelThread != 0, threads, ticks}, true
+	return status{string(text[from+1 : to]), f[0][0], flags&kernelThread != 0, int(threads), ticks}, true
 }
 
 // numbers lists a directory of /proc/PID whose entries are numbers: fd, task.

@@ -7,6 +7,7 @@ import (
 	"io/fs"
 	"iter"
 	"strconv"
+	"sync"
 
 	"golang.org/x/sys/unix"
 )
@@ -99,10 +100,14 @@ func readLink(dir int, name string) (string, error) {
 // dirent is one entry of a directory; its name is valid until the next.
 type dirent struct{ name []byte }
 
+var listings = sync.Pool{New: func() any { return new([16 << 10]byte) }}
+
 // entries lists an open directory, without "." and "..".
 func entries(fd int) iter.Seq2[dirent, error] {
 	return func(yield func(dirent, error) bool) {
-		buf := make([]byte, 16<<10)
+		buffer := listings.Get().(*[16 << 10]byte)
+		defer listings.Put(buffer)
+		buf := buffer[:]
 		for {
 			var n int
 			err := retry(func() (err error) {

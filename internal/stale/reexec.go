@@ -2,6 +2,7 @@ package stale
 
 import (
 	"bytes"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -16,6 +17,13 @@ const mostDescriptors = 4096 // that are looked at for it
 
 // reexec reads what the process says about replacing itself; nil if nothing.
 func (l *visit) reexec() *Reexec {
+	marked := func(u used) bool {
+		f := l.content(u.node, u.area)
+		return f != nil && f.marked
+	}
+	if !slices.ContainsFunc(l.files, marked) {
+		return nil
+	}
 	n := 0
 	for fd, err := range l.first.numbers("fd") {
 		if n++; err != nil || n > mostDescriptors {
@@ -33,7 +41,7 @@ func (l *visit) reexec() *Reexec {
 }
 
 func (l *visit) readReexec(name string) *Reexec {
-	text, err := l.first.read(name, 4096)
+	text, err := l.read(name, 4096)
 	if err != nil {
 		return nil
 	}
@@ -85,7 +93,7 @@ func parseReexec(text []byte) (x *Reexec, pid int, ok bool) {
 
 // innerPID is the number that the process has in its own PID namespace.
 func (l *visit) innerPID() int {
-	text, err := l.first.read("status", 8<<10)
+	text, err := l.read("status", 8<<10)
 	if err != nil {
 		return 0
 	}

@@ -7,12 +7,37 @@ import (
 )
 
 // home finds the process's unit and container from its control group.
-func (p *process) home() (Unit, Container) {
-	text, err := p.read("cgroup", 16<<10)
+func (l *visit) home() (Unit, Container) {
+	info, ok := l.info()
+	if ok {
+		if h := l.search.homeOf(info.cgroup); h != nil {
+			return h.unit, h.container
+		}
+	}
+	text, err := l.read("cgroup", 16<<10)
 	if err != nil {
 		return Unit{}, Container{}
 	}
-	return parseHome(controlGroup(text))
+	u, c := parseHome(controlGroup(text))
+	if ok && bytes.HasPrefix(text, []byte("0::")) && bytes.Count(text, []byte("\n")) == 1 {
+		// There is one hierarchy only, so that its number says it all.
+		l.search.mu.Lock()
+		defer l.search.mu.Unlock()
+		l.search.homes[info.cgroup] = &home{u, c}
+	}
+	return u, c
+}
+
+// home is what the path of a control group says.
+type home struct {
+	unit      Unit
+	container Container
+}
+
+func (s *search) homeOf(cgroup uint64) *home {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.homes[cgroup]
 }
 
 // controlGroup is the path that systemd gave: of the hierarchy of its own where

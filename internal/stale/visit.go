@@ -19,6 +19,8 @@ type scratch struct {
 	files   []used // by address
 	more    []used // of which no code is mapped
 	auxv    [1024]byte
+	pid     pidInfo
+	page    [16 << 10]byte
 }
 
 // result is what a visit gave.
@@ -44,6 +46,7 @@ type visit struct {
 	script *target // that the executable was started for
 	state  status  // read when it is asked for
 	stated bool
+	told   *pidInfo // what the kernel says by a descriptor of the process; nil if not asked or not told
 
 	blind bool // something could not be read, so that the answer may not be whole
 }
@@ -159,7 +162,14 @@ func (l *visit) status() (status, error) {
 	if l.stated {
 		return l.state, nil
 	}
-	st, err := l.first.status()
+	text, err := l.read("stat", 4096)
+	if err != nil {
+		return status{}, err
+	}
+	st, ok := parseStatus(text)
+	if !ok {
+		return st, unix.EIO
+	}
 	l.state, l.stated = st, err == nil
 	return st, err
 }
