@@ -2,7 +2,6 @@ package reexecload
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"net"
 	"os"
@@ -13,40 +12,67 @@ import (
 	"strings"
 )
 
-// Example is one of the servers in examples/. All take -p PORT, and answer with
-// their version, a space and the body that was sent.
+// Example is one of the servers in examples/.
 type Example struct {
 	Name     string
 	Compiler string // what builds it
-	build    func(root, out, version string) *exec.Cmd
+	build    func(out, version string) *exec.Cmd
+	args     func(port string) []string
+	parse    func(a Answer) Said
+}
+
+// Said is what an example's answer says.
+type Said struct {
+	Version    string
+	PID        int
+	Generation int    // how often it was replaced
+	Body       string // that was sent
 }
 
 // Examples are those that there are. root is the repository.
 func Examples(root string) []Example {
 	all := []Example{
-		{"go-server", "go", func(root, out, version string) *exec.Cmd {
+		{"go-server", "go", func(out, version string) *exec.Cmd {
 			cmd := exec.Command("go", "build", "-ldflags", "-X main.version="+version, "-o", out, "./examples/go-server")
 			cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
 			return cmd
-		}},
-		{"c-server", "cc", func(root, out, version string) *exec.Cmd {
-			return exec.Command("cc", "-std=c99", "-O2", "-Iinclude", `-DVERSION="`+version+`"`,
-				"examples/c-server/server.c", "-o", out)
-		}},
-		{"cpp-epoll-server", "c++", func(root, out, version string) *exec.Cmd {
-			return exec.Command("c++", "-std=c++11", "-O2", "-Iinclude", `-DVERSION="`+version+`"`,
-				"examples/cpp-epoll-server/server.cpp", "-o", out)
-		}},
+		}, func(port string) []string { return []string{"-addr", "127.0.0.1:" + port} }, fromText},
+		{"c-server", "cc", func(out, version string) *exec.Cmd {
+			return exec.Command("cc", "-std=c99", "-O2", "-Iinclude", `-DVERSION="`+version+`"`, "examples/c-server/server.c", "-o", out)
+		}, takesPort, fromHeaders},
+		{"cpp-epoll-server", "c++", func(out, version string) *exec.Cmd {
+			return exec.Command("c++", "-std=c++11", "-O2", "-Iinclude", `-DVERSION="`+version+`"`, "examples/cpp-epoll-server/server.cpp", "-o", out)
+		}, takesPort, fromHeaders},
 	}
 	return slices.DeleteFunc(all, func(e Example) bool {
-		_, err := os.Stat(filepath.Join(root, "examples", e.Name))
-		return err != nil
+		files, err := filepath.Glob(filepath.Join(root, "examples", e.Name, "*"))
+		return err != nil || len(files) == 0
 	})
+}
+
+func takesPort(port string) []string { return []string{"-p", port} }
+
+// fromText reads "version=1 pid=2 generation=3 body=…".
+func fromText(a Answer) (s Said) {
+	fmt.Sscanf(string(a.Body), "version=%s pid=%d generation=%d", &s.Version, &s.PID, &s.Generation)
+	_, body, _ := strings.Cut(string(a.Body), " body=")
+	s.Body = strings.TrimSuffix(body, "\n")
+	return s
+}
+
+// fromHeaders reads X-Version, X-Pid and X-Generation, and a body that has the
+// version before what was sent.
+func fromHeaders(a Answer) (s Said) {
+	s.Version = a.Header["x-version"]
+	s.PID, _ = strconv.Atoi(a.Header["x-pid"])
+	s.Generation, _ = strconv.Atoi(a.Header["x-generation"])
+	s.Body, _ = strings.CutPrefix(string(a.Body), s.Version+" ")
+	return s
 }
 
 // Build builds a version of the example.
 func (e Example) Build(ctx context.Context, root, out, version string) error {
-	cmd := e.build(root, out, version)
+	cmd := e.build(out, version)
 	cmd.Dir = root
 	if text, err := cmd.CombinedOutput(); err != nil {
 		return fmt.Errorf("build %s: %w\n%s", e.Name, err, text)
@@ -54,9 +80,10 @@ func (e Example) Build(ctx context.Context, root, out, version string) error {
 	return ctx.Err()
 }
 
-// Serve is a program that has these versions of examples, built into files, take
-// turns. It gets a free port and the directory dir, where the files are too.
-func Serve(name, dir string, files, versions []string) (Program, error) {
+// Serve is a program that has versions of the example, built into files, take
+// turns. It gets a free port, and the directory dir on the file system of the
+// files.
+func (e Example) Serve(dir string, files, versions []string) (Program, error) {
 	ln, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		return Program{}, err
@@ -67,24 +94,16 @@ func Serve(name, dir string, files, versions []string) (Program, error) {
 	}
 	_, port, err := net.SplitHostPort(addr)
 	return Program{
-		Name: name, Files: files, Dir: dir, Addr: addr, Args: []string{"-p", port},
+		Name: e.Name, Files: files, Dir: dir, Addr: addr, Args: e.args(port),
+		Said: e.parse,
 		Check: func(sent []byte, a Answer) error {
-			version, body, _ := strings.Cut(string(a.Body), " ")
-			if a.Status != 200 || body != string(sent) || version != a.Header["x-version"] || !slices.Contains(versions, version) {
+			s := e.parse(a)
+			if a.Status != 200 || s.Body != string(sent) || !slices.Contains(versions, s.Version) {
 				return fmt.Errorf("status %d, version %q, body %.40q; want 200, one of %v and the body that was sent",
-					a.Status, a.Header["x-version"], a.Body, versions)
+					a.Status, s.Version, s.Body, versions)
 			}
 			return nil
 		},
-		Version: func(a Answer) (int, error) {
-			i := slices.Index(versions, a.Header["x-version"])
-			if i < 0 {
-				return 0, errors.New("an unknown version")
-			}
-			return i, nil
-		},
+		File: func(a Answer) int { return slices.Index(versions, e.parse(a).Version) },
 	}, err
 }
-
-// Generation is what an example's answer says of how often it was replaced.
-func Generation(a Answer) (int, error) { return strconv.Atoi(a.Header["x-generation"]) }

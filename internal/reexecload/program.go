@@ -25,8 +25,8 @@ type Program struct {
 
 	Check func(sent []byte, a Answer) error // as in Server
 
-	// Version reads which of the Files has answered, by its index.
-	Version func(a Answer) (int, error)
+	File func(a Answer) int  // which of the Files has answered; -1 is none
+	Said func(a Answer) Said // what the answer says
 }
 
 // Process is a running Program.
@@ -65,10 +65,7 @@ func (p Program) Start(ctx context.Context) (*Process, error) {
 			}
 			return syscall.Kill(run.PID, syscall.SIGUSR2)
 		},
-		Upgraded: func(n int, a Answer) bool {
-			version, err := p.Version(a)
-			return err == nil && version == n%len(p.Files)
-		},
+		Upgraded: func(n int, a Answer) bool { return p.File(a) == n%len(p.Files) },
 	}
 	if err := run.Await(ctx); err != nil {
 		run.stop()

@@ -52,6 +52,7 @@ type Trial struct {
 	Think    time.Duration // as in Options
 	Upgrades int           // 0 is none: then Every says how long the load lasts
 	Every    time.Duration
+	Probe    time.Duration // as in UpgradeOptions
 }
 
 // TrialResult is what became of it.
@@ -74,7 +75,7 @@ func (t Trial) Run(ctx context.Context, s *Server) (r TrialResult, err error) {
 	kept.KeepAlive = true
 	loads.Go(func() { r.Kept = Run(loading, kept) })
 	if t.Upgrades > 0 {
-		r.Upgrades, err = Drive(ctx, o, UpgradeOptions{Upgrades: t.Upgrades, Every: t.Every, Start: s.Upgrade, Done: s.Upgraded})
+		r.Upgrades, err = Drive(ctx, o, UpgradeOptions{Upgrades: t.Upgrades, Every: t.Every, Probe: t.Probe, Start: s.Upgrade, Done: s.Upgraded})
 	} else {
 		pause(ctx, t.Every)
 	}

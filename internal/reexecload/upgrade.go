@@ -13,6 +13,7 @@ type UpgradeOptions struct {
 	Upgrades int
 	Every    time.Duration // from the begin of one to that of the next, at least
 	Limit    time.Duration // for one upgrade; 0 is ten seconds
+	Probe    time.Duration // pause between two connections of the probe; 0 is a millisecond
 
 	// Start begins the upgrade with that number, counted from 1. Done says
 	// whether it is over, by an answer that a new connection got; nil is at
@@ -31,7 +32,7 @@ type Upgrades struct {
 
 // Gap returns the listener gap that a part of the upgrades did not exceed. That
 // of one upgrade is the longest time that a new connection, of those that are
-// made one after the other, a millisecond apart, waited for its
+// made one after the other, a millisecond apart or as Probe says, waited for its
 // answer. A server that is never deaf has the gap of a busy machine.
 func (u Upgrades) Gap(part float64) time.Duration { return Quantile(u.gaps, part) }
 
@@ -52,6 +53,9 @@ func Drive(ctx context.Context, o Options, u UpgradeOptions) (Upgrades, error) {
 	o = o.withDefaults()
 	if u.Limit == 0 {
 		u.Limit = silence
+	}
+	if u.Probe == 0 {
+		u.Probe = time.Millisecond
 	}
 	d := &drive{done: make(chan struct{}, 1), u: u}
 	probing, stop := context.WithCancel(ctx)
@@ -98,7 +102,7 @@ func (d *drive) probe(ctx context.Context, o Options) (r Result) {
 		d.mu.Lock()
 		d.gap = max(d.gap, took)
 		d.mu.Unlock()
-		pause(ctx, time.Millisecond)
+		pause(ctx, d.u.Probe)
 	}
 	slices.Sort(r.took)
 	return r
