@@ -295,7 +295,7 @@ func (p *plan) run(ctx context.Context, commit bool) (Result, error) {
 		if s.layout == Owned {
 			p.saveCache()
 		}
-		res.Generation = n
+		res.Generation, res.Collected = n, p.reused
 		r := s.t.newRecord("stage", p.live, n)
 		r.Release, r.Version = res.Release, res.Version
 		return res, s.record(r)
@@ -310,6 +310,7 @@ func (p *plan) run(ctx context.Context, commit bool) (Result, error) {
 	}
 	if err == nil {
 		res.Collected, res.Warnings = s.collectAfter(ctx, p.opts.Retention, res.Warnings)
+		res.Collected = append(p.reused, res.Collected...)
 		p.saveCache() // last: removing other names of a file moves its change time
 	}
 	return res, err
@@ -405,5 +406,13 @@ func (p *plan) stage(ctx context.Context) (int, error) {
 		return 0, b.dropStage(fmt.Errorf("stage: %w", err))
 	}
 	p.n = n
+	if b.of != noGeneration {
+		p.reused = []int{b.of}
+		r := s.t.newRecord("gc", noGeneration, noGeneration)
+		r.Note = fmt.Sprintf("generation %d is made of %d", n, b.of)
+		if err := s.record(r); err != nil {
+			return 0, errors.Join(err, s.removeGeneration(n))
+		}
+	}
 	return n, nil
 }

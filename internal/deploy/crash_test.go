@@ -191,7 +191,49 @@ func (o oracle) check(dir string, s disktest.State) error {
 	case got != o.after && s.After("done"):
 		return fmt.Errorf("success was reported, and then it was not there:\n%s", got)
 	}
+	if err := whole(dir); err != nil {
+		return err
+	}
 	return leftovers(dir)
+}
+
+// whole demands that each generation of an owned target, not the live one
+// alone, holds what its manifest says and nothing else.
+func whole(dir string) error {
+	return with(dir, quiet, func(t *Target) error {
+		s, err := t.state("")
+		if err != nil || s.layout != Owned {
+			return nil // there is none yet, or not this kind
+		}
+		ns, err := s.generations()
+		if err != nil {
+			return err
+		}
+		for _, n := range ns {
+			m, err := s.manifest(n)
+			if err != nil {
+				return err
+			}
+			inv, err := s.inventory(context.Background(), n)
+			if err != nil {
+				return err
+			}
+			if name, ok := inv.stranger(m); ok {
+				return fmt.Errorf("generation %d holds %s, which its manifest does not name", n, name)
+			}
+			for i := range m.Entries {
+				e := &m.Entries[i]
+				got, err := find(s.abs(genDir(n)+"/"+e.Path), "", nil)
+				if err != nil {
+					return err
+				}
+				if got.Type != e.Type || got.Digest != e.Digest && e.HardLink == "" || got.Text != e.Text {
+					return fmt.Errorf("generation %d: %s is not what its manifest says", n, e.Path)
+				}
+			}
+		}
+		return nil
+	})
 }
 
 // leftovers demands that nothing temporary is left in the target.
@@ -306,6 +348,7 @@ func crashJobs(t testing.TB) []crashJob {
 		{"owned update", prepared(up1), up2},
 		{"owned rollback", prepared(up1, up2), rollback(-1)},
 		{"owned gc", prepared(keep(d1), keep(d2), up3), gc},
+		{"owned reuse", prepared(keep(d1), keep(d2), up3), applyDir(d1, few)},
 		{"owned forget", prepared(up1, up2), forget},
 		{"adopt", withFiles(), applyDir(d1, ApplyOptions{Adopt: true})},
 		{"adopt rollback", withFiles(applyDir(d1, ApplyOptions{Adopt: true})), rollback(0)},

@@ -4,11 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"os"
 	"slices"
-
-	"moult.example/internal/release"
-	"moult.example/internal/stale"
 )
 
 // Retention says which retired generations are kept. Live, previous, pinned and
@@ -22,6 +18,8 @@ type Retention struct {
 	// default each counts as a user of every generation: another user's, for
 	// who is not root, or one that a security module hides even from root.
 	Unreadable bool
+
+	spare bool // leave one for the next stage to be made of
 }
 
 // GCOptions say what may be collected.
@@ -50,6 +48,9 @@ type Kept struct {
 	PIDs       []int  `json:"pids,omitempty"` // who uses it
 }
 
+// whySpare is why the newest of those that retention does not ask for is kept.
+const whySpare = "the next one is made of it"
+
 // GC removes generations that are no longer needed.
 func (t *Target) GC(ctx context.Context, o GCOptions) (c Collection, err error) {
 	if o.DryRun {
@@ -72,6 +73,7 @@ func (t *Target) GC(ctx context.Context, o GCOptions) (c Collection, err error) 
 // collectAfter is the collection at the end of a commit. That it fails is no
 // failure of the commit.
 func (s *state) collectAfter(ctx context.Context, r Retention, warnings []string) ([]int, []string) {
+	r.spare = r.mayReuse() && s.layout == Owned
 	c, err := s.collect(ctx, r, false)
 	if err != nil && ctx.Err() == nil {
 		warnings = append(warnings, "gc: "+err.Error())
@@ -94,6 +96,10 @@ func (s *state) collectSome(ctx context.Context, r Retention, dry bool) (Collect
 	candidates, err := s.candidates(r, &c)
 	if err != nil {
 		return c, err
+	}
+	if last := len(candidates) - 1; r.spare && last >= 0 {
+		c.Kept = append(c.Kept, Kept{Generation: candidates[last], Why: whySpare})
+		candidates = candidates[:last]
 	}
 	if s.layout == Shared && !dry {
 		if err := s.removeDeferred(ctx, &c); err != nil {
@@ -119,7 +125,7 @@ func (s *state) collectSome(ctx context.Context, r Retention, dry bool) (Collect
 			c.Collected = append(c.Collected, n)
 			continue
 		}
-		if err := s.take(ctx, n, &c); err != nil {
+		if err := s.take(ctx, n, used.inv[n], &c); err != nil {
 			return c, fmt.Errorf("generation %d: %w", n, err)
 		}
 	}
@@ -219,59 +225,30 @@ func (s *state) bytesOf(n int) (sum int64) {
 }
 
 // take removes one generation: it gets a name that nobody knows, then the
-// processes are looked at once more, for one that was in the middle of an
-// execve(2); only then it goes.
-func (s *state) take(ctx context.Context, n int, c *Collection) error {
-	m, err := s.manifest(n)
-	if err != nil {
-		return err
-	}
+// processes are looked at once more; only then it goes.
+func (s *state) take(ctx context.Context, n int, inv *inventory, c *Collection) error {
 	if s.layout == Owned {
-		extra, err := s.extra(n, m)
+		m, err := s.manifest(n)
 		if err != nil {
 			return err
 		}
-		if len(extra) > 0 {
-			c.Kept = append(c.Kept, Kept{Generation: n, Why: fmt.Sprintf("holds what no release has brought: %s", extra[0].Quoted())})
+		if name, ok := inv.stranger(m); ok {
+			c.Kept = append(c.Kept, Kept{Generation: n, Why: fmt.Sprintf("holds what no release has brought: %s", name.Quoted())})
 			return nil
 		}
-	}
-	freed := s.freed(n, m)
-	fsys := s.t.fs
-	if err := fsys.Rename(s.file(genDir(n)), s.file(trashDir(n))); err != nil {
-		return err
-	}
-	if s.layout == Owned {
-		report, err := stale.Users(ctx, stale.Options{Proc: s.t.opts.Proc}, []stale.Tree{{Dir: s.abs(trashDir(n))}})
-		views, err2 := s.viewers([]int{n}) // of its old name
-		if err = errors.Join(err, err2); err != nil || len(report.Of(0)) > 0 || len(views[n]) > 0 {
+		if ok, err := s.hide(ctx, n, trashDir(n), inv); err != nil || !ok {
 			c.Kept = append(c.Kept, Kept{Generation: n, Why: "came into use a moment ago"})
-			return errors.Join(err, fsys.Place(s.file(trashDir(n)), s.file(genDir(n))))
+			return err
 		}
+		c.FreedBytes += inv.alone()
+	} else if err := s.rename(genDir(n), trashDir(n)); err != nil {
+		return err
 	}
 	if err := s.removeTrash(n); err != nil {
 		return fmt.Errorf("%w: %w", ErrUnfinished, err)
 	}
 	c.Collected = append(c.Collected, n)
-	c.FreedBytes += freed
 	return nil
-}
-
-// freed is what the files take that only this generation holds.
-func (s *state) freed(n int, m *release.Manifest) (sum int64) {
-	if s.layout == Shared {
-		return 0
-	}
-	for i := range m.Entries {
-		e := &m.Entries[i]
-		if e.Type != release.File {
-			continue
-		}
-		if st, err := os.Lstat(s.abs(genDir(n) + "/" + e.Path)); err == nil && links(st) == 1 {
-			sum += e.Size
-		}
-	}
-	return sum
 }
 
 // removeTrash removes a collected generation; recovery goes on where a crash

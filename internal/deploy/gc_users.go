@@ -13,6 +13,7 @@ import (
 type usage struct {
 	of     []int
 	report stale.Usage
+	inv    map[int]*inventory
 	views  map[int][]int // processes that moult exec has given a view of the generation
 }
 
@@ -25,8 +26,14 @@ func (s *state) usage(ctx context.Context, ns []int, blind bool) (u usage, err e
 		return u, nil
 	}
 	trees := make([]stale.Tree, len(ns))
+	u.inv = make(map[int]*inventory, len(ns))
 	for i, n := range ns {
-		trees[i].Dir = s.abs(genDir(n))
+		inv, err := s.inventory(ctx, n)
+		if err != nil {
+			return u, err
+		}
+		u.inv[n] = &inv
+		trees[i] = stale.Tree{Dir: s.abs(genDir(n)), Inodes: inv.inodes()}
 	}
 	u.of = ns
 	if u.report, err = stale.Users(ctx, stale.Options{Proc: s.t.opts.Proc}, trees); blind {
@@ -68,7 +75,7 @@ func (s *state) closable(kept []Kept) (ns []int, err error) {
 	}
 	for _, k := range kept {
 		n := k.Generation
-		if k.Why != "retention" && k.Why != "pinned" && k.Why != "previous" || s.t.opts.Now().Sub(retired[n]) < s.t.opts.Grace {
+		if k.Why != "retention" && k.Why != "pinned" && k.Why != "previous" && k.Why != whySpare || s.t.opts.Now().Sub(retired[n]) < s.t.opts.Grace {
 			continue
 		}
 		if st, err := os.Lstat(s.abs(genDir(n))); err == nil && st.Mode().Perm() != 0o700 {

@@ -80,8 +80,9 @@ type plan struct {
 	rel      *release.Release
 	m        *release.Manifest
 	opts     ApplyOptions
-	waits    bool // staged on its own, to be committed later
-	n        int  // the new generation, once it is staged
+	waits    bool  // staged on its own, to be committed later
+	n        int   // the new generation, once it is staged
+	reused   []int // the one that it was made of, if any
 	live     int
 	liveM    *release.Manifest // nil if live is noGeneration
 	liveInfo Info

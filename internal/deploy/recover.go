@@ -300,7 +300,7 @@ func (s *state) removeStage(n int) error {
 // removeGeneration takes away a generation that nobody can be using, since it
 // was never live: it gets a name that says so first.
 func (s *state) removeGeneration(n int) error {
-	if err := s.t.fs.Rename(s.file(genDir(n)), s.file(stageDir(n))); err != nil && !errors.Is(err, fs.ErrNotExist) {
+	if err := s.rename(genDir(n), stageDir(n)); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return err
 	}
 	return s.dropGeneration(stageDir(n))

@@ -26,6 +26,9 @@ type stager struct {
 	n   int    // the new generation's number
 	dir string // its directory while it is not complete, below the target
 
+	of  int             // owned: the generation that it is made of, or noGeneration
+	has map[string]bool // what of it is in place already
+
 	files, bytes atomic.Int64
 	allFiles     int
 	allBytes     int64
@@ -34,7 +37,7 @@ type stager struct {
 
 // newStager counts what there is to do.
 func newStager(p *plan, n int) *stager {
-	b := &stager{plan: p, n: n, dir: p.s.file(stageDir(n))}
+	b := &stager{plan: p, n: n, dir: p.s.file(stageDir(n)), of: noGeneration}
 	for i := range p.steps {
 		if st := &p.steps[i]; st.e.Type == release.File && st.act == actCopy {
 			b.allFiles++

@@ -15,9 +15,13 @@ import (
 )
 
 // stageOwned builds a complete tree beside the others: new files are copied,
-// unchanged ones are hard links to the live generation's.
+// unchanged ones are hard links to the live generation's. Where a generation is
+// left over, the tree is made of that.
 func (b *stager) stageOwned(ctx context.Context) error {
 	fsys := b.s.t.fs
+	if err := b.reuse(ctx); err != nil {
+		return err
+	}
 	for _, dir := range []string{b.dir, b.s.books(b.dir)} {
 		if err := makeDir(fsys, dir); err != nil {
 			return err
@@ -47,7 +51,12 @@ func (b *stager) stageOwned(ctx context.Context) error {
 	}
 	dirs := []string{"."}
 	for _, level := range levels {
-		err := parallelBy(ctx, len(level), 1, func(i int) error { return fsys.Mkdir(b.dir + "/" + level[i]) })
+		err := parallelBy(ctx, len(level), 1, func(i int) error {
+			if b.has[level[i]] {
+				return nil
+			}
+			return fsys.Mkdir(b.dir + "/" + level[i])
+		})
 		if err != nil {
 			return err
 		}
@@ -93,6 +102,9 @@ func (b *stager) stageOwned(ctx context.Context) error {
 
 // placeOwned makes one file or symbolic link of the new tree.
 func (b *stager) placeOwned(st *step) error {
+	if b.has[st.e.Path] {
+		return nil
+	}
 	name := b.dir + "/" + st.e.Path
 	fsys := b.s.t.fs
 	if st.act == actKeep {

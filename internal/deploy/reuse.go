@@ -1,0 +1,142 @@
+package deploy
+
+import (
+	"context"
+	"errors"
+	"os"
+	"slices"
+
+	"moult.example/internal/disk"
+	"moult.example/internal/release"
+	"moult.example/internal/stale"
+)
+
+// A generation of five thousand files takes five thousand calls of link(2), and
+// the one that retention gives up as many of unlink(2), though two releases
+// differ in ten. So the newest generation that retention does not ask for is
+// left by the collection after a commit, and the next stage is made of it: what
+// is the same inode in the live generation stays as it is.
+//
+// It is no generation any more from the moment on at which it gets the name of
+// a stage, and recovery removes a stage that was cut short.
+
+// reuse makes the stage directory of a generation that nobody needs and nobody
+// uses, if there is one. What speaks against one is no error: then the stage
+// begins with nothing.
+func (b *stager) reuse(ctx context.Context) error {
+	s := b.s
+	n, inv := b.spare(ctx)
+	if n == noGeneration {
+		return nil
+	}
+	if err := s.t.fs.SetMeta(s.file(genDir(n)), disk.Meta{UID: -1, GID: -1, Mode: 0o700}); err != nil {
+		return err
+	}
+	if ok, err := s.hide(ctx, n, stageDir(b.n), inv); err != nil || !ok {
+		return err
+	}
+	b.of = n
+	return b.clear(inv.items)
+}
+
+// spare finds the generation to reuse, and what is in it.
+func (b *stager) spare(ctx context.Context) (int, *inventory) {
+	s, r := b.s, b.opts.Retention
+	if b.live == noGeneration || !r.mayReuse() {
+		return noGeneration, nil
+	}
+	ns, err := s.candidates(r, &Collection{})
+	if err != nil || len(ns) == 0 {
+		return noGeneration, nil
+	}
+	n := ns[len(ns)-1]
+	used, err := s.usage(ctx, []int{n}, r.Unreadable)
+	if _, ok := used.by(n); err != nil || ok {
+		return noGeneration, nil
+	}
+	m, err := s.manifest(n)
+	if err != nil {
+		return noGeneration, nil
+	}
+	inv := used.inv[n]
+	if _, ok := inv.stranger(m); ok {
+		return noGeneration, nil
+	}
+	return n, inv
+}
+
+// mayReuse says that a generation may be kept for the next one to be made of.
+func (r Retention) mayReuse() bool { return r.Generations >= 0 && r.Bytes == 0 }
+
+// hide takes a generation's name away from it, if a second look at the
+// processes finds none that came by that name in the meantime: one in the
+// middle of an execve(2), which the first look cannot see.
+func (s *state) hide(ctx context.Context, n int, as string, inv *inventory) (bool, error) {
+	if err := s.rename(genDir(n), as); err != nil {
+		return false, err
+	}
+	report, err := stale.Users(ctx, stale.Options{Proc: s.t.opts.Proc}, []stale.Tree{{Dir: s.abs(as), Inodes: inv.inodes()}})
+	views, err2 := s.viewers([]int{n}) // of its old name
+	if err = errors.Join(err, err2); err == nil && len(report.Of(0)) == 0 && len(views[n]) == 0 {
+		return true, nil
+	}
+	return false, errors.Join(err, s.t.fs.Place(s.file(as), s.file(genDir(n))))
+}
+
+// rename gives a generation that will be changed or removed another name, and
+// makes that durable first: half a generation must never come back under its
+// number.
+func (s *state) rename(from, to string) error {
+	if err := s.t.fs.Place(s.file(from), s.file(to)); err != nil {
+		return err
+	}
+	return s.t.fs.SyncDir(s.file("generations"))
+}
+
+// clear removes from a stage directory what the new generation will not have,
+// deepest names first, and notes what it has already.
+func (b *stager) clear(found []item) error {
+	want := make(map[string]*step, len(b.steps))
+	for i := range b.steps {
+		want[b.steps[i].e.Path] = &b.steps[i]
+	}
+	b.has = make(map[string]bool, len(found))
+	for i := range slices.Backward(found) {
+		it := &found[i]
+		if b.stays(want[it.path], it) {
+			b.has[it.path] = true
+		} else if err := b.s.t.fs.Remove(b.dir + "/" + it.path); err != nil {
+			return err
+		}
+	}
+	return removeTree(b.s.t, b.s.books(b.dir))
+}
+
+// stays says that what is at a step's path is what the step would make: a
+// directory, whose metadata are set in any case, a link with the same text, or a
+// name of the live generation's inode.
+func (b *stager) stays(st *step, it *item) bool {
+	if st == nil {
+		return false
+	}
+	switch {
+	case st.e.Type == release.Dir:
+		return it.isDir()
+	case st.act != actLink || st.e.HardLink != "":
+		return false
+	case st.e.Type == release.Symlink:
+		m := b.metaOf(st)
+		return it.text == st.e.Text && owns(m.UID, it.stat.Uid, os.Geteuid()) && owns(m.GID, it.stat.Gid, os.Getegid()) &&
+			len(m.Xattrs) == 0 && m.MTime.IsZero()
+	}
+	live, _, ok := b.cache.cache.Known(st.is)
+	return ok && live.Dev == uint64(it.stat.Dev) && live.Ino == it.stat.Ino
+}
+
+// owns says that an owner is the wanted one; -1 stands for our own.
+func owns(want int, id uint32, self int) bool {
+	if want < 0 {
+		want = self
+	}
+	return uint32(want) == id
+}
