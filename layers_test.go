@@ -60,6 +60,7 @@ var mayChangeDisk = map[string]string{
 	"internal/lab":                 "shows what cp and mv do, in a work directory of its own",
 	"internal/bench":               "builds the trees that it measures on",
 	"internal/testneed":            "only tests import it",
+	"internal/reexecload":          "replaces the servers that it loads",
 	"internal/restart/restarttest": "builds the services that tests restart; only tests import it",
 
 	"reexec/replace_unix.go":    "internal/disk is for Linux; this is for macOS",
