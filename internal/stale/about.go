@@ -45,7 +45,7 @@ func (l *visit) about() (p Process, ok bool) {
 	}
 	p.PID, p.Ticks, p.Comm = l.first.pid, st.ticks, st.comm
 	p.Start = l.boot.Add(time.Duration(st.ticks) * tick)
-	p.Exe, _ = l.p.link("exe")
+	p.Exe = l.exe()
 	p.Command = l.arguments()
 	p.UID = l.uid()
 	if p.UID >= 0 {
@@ -59,6 +59,17 @@ func (l *visit) about() (p Process, ok bool) {
 	}
 	p.Unit, p.Container = l.home()
 	return p, true
+}
+
+// exe is the path of the executable as the kernel prints it.
+func (l *visit) exe() string {
+	for i := range l.files {
+		if u := &l.files[i]; u.kind == KindExe && u.node.known && u.node.nlink <= 1 {
+			return l.printed(u)
+		}
+	}
+	text, _ := l.p.link("exe")
+	return text
 }
 
 // uid is the process's effective user; -1 if it cannot be read. The owner of

@@ -171,8 +171,10 @@ func loadable(name string) bool {
 // printed is the path of a mapped file as the kernel prints it.
 func (l *visit) printed(u *used) string {
 	if u.text == "" {
-		if n := u.node; n.known && n.nlink == 1 && n.root == l.root {
-			return n.text // it has one name
+		// It has one name, or it has had one: which of several hard links that are
+		// gone it was is not worth a question to the kernel.
+		if n := u.node; n.known && n.nlink <= 1 && n.root == l.root {
+			return n.text
 		}
 		if a, ok := l.areas.at(u.start); ok && a.ino == u.ino {
 			u.text = a.text
