@@ -149,7 +149,7 @@ func TestQuantiles(t *testing.T) {
 }
 
 // TestNaiveServerLoses drives a server that shuts down and executes itself, as
-// many do: the load has to see what that loses, and the upgrades have to go on.
+// many do: the load has to see what that loses, and that it leaks descriptors.
 func TestNaiveServerLoses(t *testing.T) {
 	program := filepath.Join(t.TempDir(), "naive")
 	if out, err := exec.Command("go", "build", "-o", program, "./testdata/naive").CombinedOutput(); err != nil {
@@ -172,7 +172,11 @@ func TestNaiveServerLoses(t *testing.T) {
 		t.Fatal(err)
 	}
 	addr = strings.TrimSpace(addr)
-	// Until something is lost, and that is long before the end.
+	p := &Process{PID: cmd.Process.Pid}
+	before, err := p.Descriptors()
+	if err != nil {
+		t.Fatal(err)
+	}
 	ctx, stop := context.WithCancel(t.Context())
 	load := make(chan Result)
 	go func() { load <- Run(ctx, Options{Addr: addr, KeepAlive: true, Think: 2 * time.Millisecond}) }()
@@ -189,6 +193,9 @@ func TestNaiveServerLoses(t *testing.T) {
 	}
 	if r.Lost == 0 || r.Wrong != 0 || r.Answered == 0 {
 		t.Errorf("%v, want some lost and none wrong", r)
+	}
+	if after, err := p.Descriptors(); err != nil || len(after) < len(before)+20 {
+		t.Errorf("descriptors %q, want those of 30 generations (%v)", after, err)
 	}
 	t.Log(r)
 	t.Log(u)
