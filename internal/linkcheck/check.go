@@ -29,9 +29,14 @@ func check(ctx context.Context, paths []string, o Options, everything bool) (*Re
 	// belongs to is found out, and all begins again without it.
 	shrunk := map[fileID]bool{}
 	for {
-		report, id, err := try(ctx, paths, o, everything, shrunk)
+		c, err := newChecker(o, shrunk)
+		if err != nil {
+			return nil, err
+		}
+		c.everything = everything
+		id, err := c.guarded(ctx, paths)
 		if id == nil {
-			return report, err
+			return c.result, err
 		}
 		if shrunk[*id] || len(shrunk) >= maxShrunk {
 			return nil, errors.New("files are changed while they are checked")
@@ -42,12 +47,8 @@ func check(ctx context.Context, paths []string, o Options, everything bool) (*Re
 
 const maxShrunk = 32
 
-func try(ctx context.Context, paths []string, o Options, everything bool, shrunk map[fileID]bool) (report *Report, id *fileID, err error) {
-	c, err := newChecker(o, shrunk)
-	if err != nil {
-		return nil, nil, err
-	}
-	c.everything = everything
+// guarded runs, and says which file was cut short below our hands, if one was.
+func (c *checker) guarded(ctx context.Context, paths []string) (id *fileID, err error) {
 	defer c.objects.close()
 	defer debug.SetPanicOnFault(debug.SetPanicOnFault(true))
 	defer func() {
@@ -65,8 +66,7 @@ func try(ctx context.Context, paths []string, o Options, everything bool, shrunk
 		}
 		id = &file.id
 	}()
-	err = c.run(ctx, paths)
-	return c.result, nil, err
+	return nil, c.run(ctx, paths)
 }
 
 // checker is one run of Check.
@@ -268,7 +268,7 @@ func (c *checker) report(s *loadSet, f Finding) *Finding {
 }
 
 func (c *checker) add(f Finding, program string) *Finding {
-	k := findingIndex{f.Problem, f.Object, f.Needs, f.Symbol, f.Version, f.Detail}
+	k := findingIndex{f.Problem, f.Object, f.Needs, f.Symbol, f.Version, f.Detail} // the detail as it begins
 	i, known := c.index[k]
 	if !known {
 		if len(c.result.Findings) >= c.o.MaxFindings {

@@ -16,7 +16,7 @@ func (s *loadSet) undefined(l *loaded, r reference, w *wanted) {
 			f.Found = p.o.path
 		}
 	}
-	if !s.c.everything && s.explained(&f) {
+	if !s.c.everything && (s.explained(&f) || s.c.lacking(&f)) {
 		return
 	}
 	for _, p := range s.list {
@@ -38,6 +38,36 @@ func (s *loadSet) explained(f *Finding) bool {
 		return true
 	}
 	return f.Needs == "" && len(s.fakes) > 0
+}
+
+// lacking adds the symbol to the finding that its version is missing, if there
+// is one.
+func (c *checker) lacking(f *Finding) bool {
+	if f.Version == "" {
+		return false
+	}
+	for _, problem := range []Problem{NewerLibc, MissingVersion} {
+		i, ok := c.index[findingIndex{problem: problem, object: f.Object, needs: f.Needs, version: f.Version}]
+		if !ok {
+			continue
+		}
+		have := &c.result.Findings[i]
+		name := f.Symbol
+		if d := demangled(name); d != "" {
+			name = d
+		}
+		switch n := strings.Count(have.Detail, ", "); {
+		case have.Detail == "":
+			have.Detail = "for " + name
+		case strings.Contains(have.Detail+", ", " "+name+", "), n > maxNear:
+		case n == maxNear:
+			have.Detail += ", and others"
+		default:
+			have.Detail += ", " + name
+		}
+		return true
+	}
+	return false
 }
 
 func (s *loadSet) kindChanged(l *loaded, r reference, provider *loaded, detail string) {

@@ -50,6 +50,7 @@ func handmade(class elf.Class, order binary.ByteOrder, names string, dynamic ...
 		put(f, uint64(off))
 		put(f[word:], uint64(base+off))
 		put(f[3*word:], uint64(size))
+		put(f[4*word:], uint64(size))
 	}
 	segment(b[head:], elf.PT_LOAD, 0, len(b))
 	segment(b[head+phsize:], elf.PT_DYNAMIC, dyn, len(dynamic)*word)

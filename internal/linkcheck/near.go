@@ -67,9 +67,9 @@ func (c *checker) dirNames(d string) []string {
 // nearVersions are the versions of a file that are like one that it has not:
 // of the same family, the last ones.
 func (im *image) nearVersions(name string) (near []string) {
-	family, _, _ := strings.Cut(name, "_")
+	family := versionFamily(name)
 	for _, d := range im.defines {
-		if f, _, _ := strings.Cut(d.name, "_"); f == family && d.name != name {
+		if versionFamily(d.name) == family && d.name != name {
 			near = append(near, d.name)
 		}
 	}
@@ -77,6 +77,14 @@ func (im *image) nearVersions(name string) (near []string) {
 		near = near[len(near)-maxNear:]
 	}
 	return near
+}
+
+// versionFamily is a version without its number: GLIBC_ of GLIBC_2.34.
+func versionFamily(name string) string {
+	if i := strings.IndexAny(name, "0123456789"); i >= 0 {
+		return name[:i]
+	}
+	return name
 }
 
 // nearSymbol is what the files of the set have in place of a symbol: the same

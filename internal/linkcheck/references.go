@@ -76,7 +76,8 @@ func (im *image) references() ([]reference, error) {
 		return nil, &FormatError{"machine whose relocations are not known: " + im.machine.String()}
 	}
 	var refs []reference
-	seen := make([]int32, im.symbolCount()) // index into refs, plus one; -1 is local
+	var seen []int32 // index into refs, plus one; -1 is local
+	count := uint64(im.symbolCount())
 	for _, t := range im.relocations {
 		size, w := im.relocationSize(t.addend), im.wordSize()
 		for b := t.table; len(b) >= size; b = b[size:] {
@@ -95,8 +96,11 @@ func (im *image) references() ([]reference, error) {
 			if u == 0 {
 				continue
 			}
-			if uint64(index) >= uint64(len(seen)) {
+			if uint64(index) >= count {
 				return refs, &FormatError{"relocation of a symbol that is not there"}
+			}
+			if int(index) >= len(seen) {
+				seen = append(seen, make([]int32, int(min(count, uint64(index)*2+64))-len(seen))...)
 			}
 			switch at := seen[index]; {
 			case at > 0:
