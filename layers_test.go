@@ -28,6 +28,7 @@ var rooms = map[string][]string{
 	"reexec/reexechttp":            {"reexec"},
 	"internal/realtest":            {}, // tests alone
 	"internal/destroytest":         {}, // tests alone
+	"include":                      {}, // tests alone
 }
 
 // dependencies says which packages may import each module that is not ours.
