@@ -184,6 +184,14 @@ func TestCommitRestart(t *testing.T) {
 		out, errs = s.moult(4, "rollback", "--health", "false", "--health-timeout", "400ms", s.target)
 		mentions(t, errs, "generation 1 is live: ", "health: false")
 		mentions(t, out, "not well: false")
+
+		// What somebody else makes live meanwhile stays.
+		meanwhile := "moult apply " + s.release("5", okStatus) + " " + s.target + " >&2; false"
+		out, errs = s.moult(4, "apply", "--health", meanwhile, "--health-timeout", "2s", s.release("4", okStatus), s.target)
+		mentions(t, errs, "; there was no rollback: somebody has made generation ", " live meanwhile, which stays")
+		if strings.Contains(out, "is live, was 4") {
+			t.Errorf("it was taken back: %s", out)
+		}
 	})
 }
 

@@ -172,6 +172,12 @@ func TestRuleOfRelease(t *testing.T) {
 		t.Errorf("remaining: %+v, want what is in other", result.Remaining)
 	}
 
+	// Without a path it is for its own target all the same.
+	everything := Rule{RestartRule: release.RestartRule{Command: "*", Run: []string{"/bin/true"}}, Target: h.dir + "/opt"}
+	h.opts.Rules = []Rule{everything}
+	want(t, "steps", steps(h.plan()), "")
+	h.opts.Rules = nil
+
 	h.opts.Target = h.dir + "/other"
 	plan = h.plan()
 	if len(plan.Left) != 1 || plan.Foreign() != 0 {

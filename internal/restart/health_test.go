@@ -125,15 +125,15 @@ func TestHealthRetries(t *testing.T) {
 	defer hang.Close()
 	pidFile := filepath.Join(dir, "pid")
 	all, healthy = CheckHealth(t.Context(), []Probe{
-		probe(t, "http://"+hang.Addr().String()), probe(t, "echo $$ > "+pidFile+"; sleep 1000; true"), probe(t, "true"),
+		probe(t, "http://"+hang.Addr().String()), probe(t, "sleep 1000 & echo $! > "+pidFile+"; wait"), probe(t, "true"),
 	}, time.Second)
 	if healthy || all[0].Error != "no answer in time" || all[1].Error != "not done in time, killed" || !all[2].OK {
 		t.Errorf("got %+v, want two that are not well in time", all)
 	}
 	pid, _ := os.ReadFile(pidFile)
-	if _, err := os.Stat("/proc/" + strings.TrimSpace(string(pid))); err == nil {
-		t.Errorf("the command %s of a probe goes on", pid)
-	}
+	eventually(t, "what the probe has started to end", func() bool {
+		return !alive(strings.TrimSpace(string(pid)))
+	})
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
 	if _, healthy = CheckHealth(ctx, []Probe{probe(t, "sleep 100")}, time.Minute); healthy {
@@ -153,6 +153,12 @@ func TestCommandOutput(t *testing.T) {
 		text, _ := os.ReadFile(done)
 		return string(text) == "ok\n"
 	})
+}
+
+// alive says that a process is there, and no zombie that nobody waits for.
+func alive(pid string) bool {
+	stat, err := os.ReadFile("/proc/" + pid + "/stat")
+	return err == nil && !strings.Contains(string(stat), ") Z ")
 }
 
 // eventually waits for a condition.
