@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+	"sync"
 	"syscall"
 	"time"
 
@@ -140,21 +141,34 @@ func (b *bench) startHAProxy(ctx context.Context, name, option string) (*reexecl
 		cmd.Process.Signal(syscall.SIGTERM)
 		cmd.Wait()
 	}
-	// A worker that has served an answer is known by its PID.
+	// A worker that has served an answer is known by its PID. A signal that comes
+	// while the master still executes itself is forgotten: it is sent again.
+	var mu sync.Mutex
+	var sent time.Time
 	known := map[string]bool{}
-	s.Upgrade = func(n int) error { return cmd.Process.Signal(syscall.SIGUSR2) }
+	reload := func() error {
+		sent = time.Now()
+		return cmd.Process.Signal(syscall.SIGUSR2)
+	}
+	s.Upgrade = func(int) error {
+		mu.Lock()
+		defer mu.Unlock()
+		return reload()
+	}
 	s.Upgraded = func(n int, a reexecload.Answer) bool {
+		mu.Lock()
+		defer mu.Unlock()
 		fresh := !known[string(a.Body)] && len(known) >= n
 		known[string(a.Body)] = true
+		if !fresh && time.Since(sent) > time.Second {
+			reload()
+		}
 		return fresh
 	}
 	if err := s.Await(ctx); err != nil {
 		s.Stop()
 		return nil, err
 	}
-	// The worker answers before the master has come to rest, and a SIGUSR2 until
-	// then is forgotten.
-	time.Sleep(500 * time.Millisecond)
 	a, err := s.Ask()
 	known[string(a.Body)] = true
 	return s, err

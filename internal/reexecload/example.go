@@ -39,18 +39,16 @@ func Examples(root string) []Example {
 		}, func(port string) []string { return []string{"-addr", "127.0.0.1:" + port} }, fromText},
 		{"c-server", "cc", func(out, version string) *exec.Cmd {
 			return exec.Command("cc", "-std=c99", "-O2", "-Iinclude", `-DVERSION="`+version+`"`, "examples/c-server/server.c", "-o", out)
-		}, takesPort, fromHeaders},
+		}, func(port string) []string { return []string{"-p", port} }, fromHeaders},
 		{"cpp-epoll-server", "c++", func(out, version string) *exec.Cmd {
-			return exec.Command("c++", "-std=c++11", "-O2", "-Iinclude", `-DVERSION="`+version+`"`, "examples/cpp-epoll-server/server.cpp", "-o", out)
-		}, takesPort, fromHeaders},
+			return exec.Command("c++", "-std=c++11", "-O2", "-Iinclude", `-DVERSION="`+version+`"`, "examples/cpp-epoll-server/server.cc", "-o", out)
+		}, func(port string) []string { return []string{"--port", port} }, fromHeaders},
 	}
 	return slices.DeleteFunc(all, func(e Example) bool {
 		files, err := filepath.Glob(filepath.Join(root, "examples", e.Name, "*"))
 		return err != nil || len(files) == 0
 	})
 }
-
-func takesPort(port string) []string { return []string{"-p", port} }
 
 // fromText reads "version=1 pid=2 generation=3 body=…".
 func fromText(a Answer) (s Said) {

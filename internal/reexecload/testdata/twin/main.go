@@ -1,5 +1,6 @@
-// Command twin is examples/cpp-epoll-server in Go: the same arguments, answers
-// and names of descriptors, so that each can take the other's place.
+// Command twin is the servers in C and C++ of examples/, in Go: the same
+// arguments, answers and names of descriptors, so that each can take the place of
+// another.
 package main
 
 import (
@@ -22,6 +23,7 @@ var version = "go"
 
 func main() {
 	port := flag.String("p", "8080", "port on 127.0.0.1")
+	flag.StringVar(port, "port", "8080", "the same")
 	flag.Parse()
 	p, err := reexec.Start(reexec.Options{})
 	if err != nil {
