@@ -83,43 +83,49 @@ func (c *child) end(group bool) {
 	<-c.exited
 }
 
-// tail keeps the last bytes that are written to it.
-type tail struct {
-	mu  sync.Mutex
-	buf []byte
+// outcry is what a child says on its standard error: its begin and its end.
+type outcry struct {
+	mu         sync.Mutex
+	head, tail []byte
 }
 
-func (t *tail) Write(b []byte) (int, error) {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	t.buf = append(t.buf, b...)
-	if cut := len(t.buf) - 2000; cut > 0 {
-		t.buf = t.buf[cut:]
-	}
+const outcrySize = 4096 // each of head and tail
+
+func (o *outcry) Write(b []byte) (int, error) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	n := min(len(b), outcrySize-len(o.head))
+	o.head = append(o.head, b[:n]...)
+	o.tail = append(o.tail, b[n:]...)
+	o.tail = o.tail[max(0, len(o.tail)-outcrySize):]
 	return len(b), nil
 }
 
-// last is the last line that says something, without what a terminal obeys.
-func (t *tail) last() string {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	lines := strings.FieldsFunc(string(t.buf), func(r rune) bool { return r == '\n' })
-	for _, l := range lines { // a panic says what it is in its first line
-		if strings.HasPrefix(l, "panic: ") || strings.HasPrefix(l, "fatal error: ") {
-			lines = []string{l}
+// reason is the line that most likely says why, without what a terminal obeys:
+// the first that a dying Go program writes, else the last one.
+func (o *outcry) reason() string {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	line := ""
+	for l := range strings.Lines(string(o.head) + string(o.tail)) {
+		if l = strings.TrimSpace(l); l == "" {
+			continue
+		}
+		line = l
+		if strings.HasPrefix(l, "panic: ") || strings.HasPrefix(l, "fatal error: ") || strings.HasPrefix(l, "SIG") {
 			break
 		}
 	}
-	if len(lines) == 0 {
+	if line == "" {
 		return ""
 	}
-	l := strings.Map(func(r rune) rune {
-		if r < ' ' || r == 127 {
+	line = strings.Map(func(r rune) rune {
+		if r < ' ' || r >= 127 && r < 160 {
 			return ' '
 		}
 		return r
-	}, lines[len(lines)-1])
-	return ": " + l[:min(len(l), 300)]
+	}, line)
+	return ": " + line[:min(len(line), 300)]
 }
 
 // preflight starts the file and wants its answer.
@@ -153,18 +159,18 @@ func (p *Process) preflight(ctx context.Context, c *candidate) error {
 	case err != nil:
 		return err
 	case ctx.Err() != nil:
-		return fmt.Errorf("%w%s", context.Cause(ctx), errs.last())
+		return fmt.Errorf("%w%s", context.Cause(ctx), errs.reason())
 	case !answer && ran.Success():
-		return fmt.Errorf("it ended before it was %s%s", map[string]string{"load": "loaded", "ready": "ready"}[want], errs.last())
+		return fmt.Errorf("it ended before it was %s%s", map[string]string{"load": "loaded", "ready": "ready"}[want], errs.reason())
 	case !answer:
-		return fmt.Errorf("%v%s", ran, errs.last())
+		return fmt.Errorf("%v%s", ran, errs.reason())
 	}
 	return nil
 }
 
 // runTrial runs the file until it has answered or ended.
-func (p *Process) runTrial(ctx context.Context, path string, env []string, keep []int, want string) (bool, *tail, *os.ProcessState, error) {
-	errs := &tail{}
+func (p *Process) runTrial(ctx context.Context, path string, env []string, keep []int, want string) (bool, *outcry, *os.ProcessState, error) {
+	errs := &outcry{}
 	null, err := os.Open(os.DevNull)
 	if err != nil {
 		return false, errs, nil, err

@@ -350,6 +350,7 @@ func (s *server) runCommand(cmd *exec.Cmd) {
 	}
 	defer log.Close()
 	s.cmd = cmd
+	before := len(s.lines("serving "))
 	cmd.Stderr, cmd.Stdout = log, log
 	// The race detector sleeps a second at each exit.
 	cmd.Env = append(cmd.Environ(), append([]string{"GORACE=atexit_sleep_ms=0"}, s.env...)...)
@@ -367,7 +368,7 @@ func (s *server) runCommand(cmd *exec.Cmd) {
 			s.t.Logf("the server says, at the end:\n%s", said[max(0, len(said)-3000):])
 		}
 	})
-	s.addr = field(s.wait("serving "), "addr")
+	s.addr = field(s.waitN("serving ", before+1), "addr")
 }
 
 func (s *server) said() string {
