@@ -229,10 +229,8 @@ func handler(p *reexec.Process, c config, me trailer) http.Handler {
 			if v, ok := strings.CutPrefix(line, "SigIgn:"); ok {
 				s.Ignored = strings.TrimSpace(v)
 			}
-			if v, ok := strings.CutPrefix(line, "SigBlk:"); ok {
-				s.Blocked = strings.TrimSpace(v)
-			}
 		}
+		s.Blocked = blocked()
 		s.Dir, _ = os.Getwd()
 		json.NewEncoder(w).Encode(s)
 	})
@@ -256,6 +254,24 @@ func handler(p *reexec.Process, c config, me trailer) http.Handler {
 		}
 	})
 	return mux
+}
+
+// blocked is the signal mask that most threads have.
+func blocked() (most string) {
+	masks := map[string]int{}
+	tasks, _ := filepath.Glob("/proc/self/task/*/status")
+	for _, task := range tasks {
+		text, _ := os.ReadFile(task)
+		for line := range strings.Lines(string(text)) {
+			if v, ok := strings.CutPrefix(line, "SigBlk:"); ok {
+				v = strings.TrimSpace(v)
+				if masks[v]++; masks[v] > masks[most] {
+					most = v
+				}
+			}
+		}
+	}
+	return most
 }
 
 // server is a running one.

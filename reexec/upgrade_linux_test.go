@@ -33,8 +33,8 @@ func TestUpgrade(t *testing.T) {
 	if got.Trace != "1,2,3,4," || got.Note != "1 2 3 4 " {
 		t.Errorf("saved %q and kept %q, want 1,2,3,4, and 1 2 3 4", got.Trace, got.Note)
 	}
-	// The runtime blocks signals while it starts a thread.
-	s.until("no blocked signals", func() bool { return strings.Trim(s.status().Blocked, "0") == "" })
+	// One thread of the runtime blocks what nobody asks for, whichever it is.
+	s.until("threads that block nothing", func() bool { return s.status().Blocked == "0000000000000000" })
 	if got.Ignored != first.Ignored || got.Limit != first.Limit || got.Dir != first.Dir {
 		t.Errorf("now %+v, want signals, limit and directory of %+v", got, first)
 	}
