@@ -37,6 +37,12 @@ func (b *bench) reexecServers(ctx context.Context) []reexecServer {
 		all = append(all, reexecServer{"moult, " + e.Name, true, b.scaled(reexecUpgrades, 10), missing(e.Compiler),
 			func() (*reexecload.Server, error) { return b.startExample(ctx, e) }})
 	}
+	if len(all) > 0 {
+		alone := all[0]
+		all = append(all, reexecServer{alone.name + ", left alone", false, peer, alone.lack, func() (*reexecload.Server, error) {
+			return leaveAlone(alone.start())
+		}})
+	}
 	haproxy := func(name, option string) reexecServer {
 		return reexecServer{name, false, peer, missing("haproxy"), func() (*reexecload.Server, error) {
 			return b.startHAProxy(ctx, name, option)
@@ -46,6 +52,16 @@ func (b *bench) reexecServers(ctx context.Context) []reexecServer {
 		reexecServer{"nginx, USR2 and QUIT", false, peer, missing("nginx"), func() (*reexecload.Server, error) { return b.startNginx(ctx) }},
 		haproxy("HAProxy, USR2", ""),
 		haproxy("HAProxy, idle-close-on-response", "option idle-close-on-response"))
+}
+
+// leaveAlone makes a server that is not replaced: what is seen then is the
+// machine's own doing.
+func leaveAlone(s *reexecload.Server, err error) (*reexecload.Server, error) {
+	if err != nil {
+		return nil, err
+	}
+	s.Upgrade, s.Upgraded = func(int) error { return nil }, nil
+	return s, nil
 }
 
 // moduleRoot is where the examples' sources are: the bench is run from there, or
@@ -72,7 +88,7 @@ func (b *bench) startExample(ctx context.Context, e reexecload.Example) (*reexec
 			return nil, err
 		}
 	}
-	p, err := reexecload.Serve(e.Name, dir, files, versions)
+	p, err := e.Serve(dir, files, versions)
 	if err != nil {
 		return nil, err
 	}
@@ -122,7 +138,7 @@ func (s *Section) addTrial(server reexecServer, r reexecload.TrialResult) {
 	note := fmt.Sprintf("%d kept, %d new, of %d; p99.9 %.1f ms", r.Kept.Lost+r.Kept.Wrong, lost-r.Kept.Lost-r.Kept.Wrong,
 		lost+all.Answered, ms(all.Took(0.999)))
 	if r.Upgrades.Done > 0 {
-		note += fmt.Sprintf("; %d upgrades, gap p50 %.1f ms, p99 %.1f ms", r.Upgrades.Done, ms(r.Upgrades.Gap(0.5)), ms(r.Upgrades.Gap(0.99)))
+		note += fmt.Sprintf("; %d times, gap p50 %.1f ms, p99 %.1f ms", r.Upgrades.Done, ms(r.Upgrades.Gap(0.5)), ms(r.Upgrades.Gap(0.99)))
 	}
 	s.Rows = append(s.Rows, Row{Name: server.name, Value: float64(lost), Note: note})
 	if server.ours {
