@@ -80,6 +80,7 @@ func commandTable() []command {
 		{"restart", groupReplace, newRestartCommand},
 		{"ps", groupLook, newPSCommand},
 		{"status", groupLook, newStatusCommand},
+		{"check", groupLook, newCheckCommand},
 		{"history", groupLook, newHistoryCommand},
 		{"verify", groupLook, newVerifyCommand},
 		{"diff", groupLook, newDiffCommand},

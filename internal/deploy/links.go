@@ -59,13 +59,7 @@ func (p *plan) checkLinks(ctx context.Context, open func(*step) (*os.File, error
 	if p.opts.Links == LinksIgnore || p.links != nil || len(p.problems) > 0 || p.same() {
 		return nil
 	}
-	c := &linkCheck{
-		p: p, base: p.s.t.path, overlay: map[string]string{}, links: map[string]string{},
-		infos: make([]linkcheck.Info, len(p.steps)), names: map[string]bool{},
-	}
-	if p.s.layout == Owned && p.live != noGeneration {
-		c.base = p.s.abs(genDir(p.live))
-	}
+	c := newLinkCheck(p)
 	if ready, err := c.lay(ctx, open); !ready || err != nil {
 		return err
 	}
@@ -88,6 +82,17 @@ func (p *plan) checkLinks(ctx context.Context, open func(*step) (*os.File, error
 	p.links.Before = before
 	c.tell(added)
 	return nil
+}
+
+func newLinkCheck(p *plan) *linkCheck {
+	c := &linkCheck{
+		p: p, base: p.s.t.path, overlay: map[string]string{}, links: map[string]string{},
+		infos: make([]linkcheck.Info, len(p.steps)), names: map[string]bool{},
+	}
+	if p.s.layout == Owned && p.live != noGeneration {
+		c.base = p.s.abs(genDir(p.live))
+	}
+	return c
 }
 
 // openSource opens a step's file in the release, if that is a file.
@@ -303,8 +308,8 @@ func (c *linkCheck) judge(ctx context.Context, paths []string) (added []linkchec
 	if err != nil {
 		return nil, 0, err
 	}
-	for _, f := range linkcheck.Added(was, after) {
-		if f.Severity == linkcheck.Break {
+	for i, old := range wasBefore(was, after) {
+		if f := after.Findings[i]; f.Severity == linkcheck.Break && !old {
 			added = append(added, f)
 		}
 	}

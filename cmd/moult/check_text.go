@@ -1,0 +1,115 @@
+package main
+
+import (
+	"fmt"
+	"io"
+	"slices"
+	"strings"
+
+	"moult.example/internal/deploy"
+)
+
+// writeLinkReport prints what moult check has found: what it would break, then
+// warnings; notes and what was there before with verbose, else their number.
+func writeLinkReport(w io.Writer, r *deploy.LinkReport, verbose bool) {
+	counts := map[string]int{}
+	for i := range r.Findings {
+		f := &r.Findings[i]
+		kind := string(f.Severity)
+		if f.Before {
+			kind = "before"
+		}
+		counts[kind]++
+		if verbose || !f.Before && f.Severity != "note" {
+			writeLinkFinding(w, f)
+		}
+	}
+	for _, t := range r.Twice {
+		fmt.Fprintf(w, "twice    %s: %s\n", t.Path.Quoted(), t.Why)
+	}
+	if verbose {
+		for _, p := range r.Plugins {
+			learned := ""
+			if p.Learned {
+				learned = ", as a process has"
+			}
+			fmt.Fprintf(w, "plugin   %s: loaded by %s%s\n", p.Path.Quoted(), quotedList(p.Hosts), learned)
+		}
+	}
+	for _, u := range r.Unread {
+		fmt.Fprintf(w, "unread   %s: %s\n", u.Path.Quoted(), oneLine(u.Why))
+	}
+	fmt.Fprintf(w, "%s and %s judged", count(r.Programs, "program"), libraries(r.Libraries))
+	if r.Outside > 0 {
+		fmt.Fprintf(w, ", and %d of this host that use them", r.Outside)
+	}
+	if r.Foreign > 0 {
+		fmt.Fprintf(w, "; %d for other machines not", r.Foreign)
+	}
+	fmt.Fprintf(w, ": %s, %s", broken(counts["break"]), count(counts["warning"], "warning"))
+	if n := counts["note"]; n > 0 {
+		fmt.Fprintf(w, ", %s", count(n, "note"))
+	}
+	if n := counts["before"]; n > 0 {
+		fmt.Fprintf(w, "; %d as before", n)
+	}
+	if r.More > 0 {
+		fmt.Fprintf(w, "; %d more are not listed", r.More)
+	}
+	fmt.Fprintln(w)
+}
+
+func libraries(n int) string {
+	if n == 1 {
+		return "1 library"
+	}
+	return fmt.Sprintf("%d libraries", n)
+}
+
+func broken(n int) string {
+	if n == 0 {
+		return "nothing broken"
+	}
+	return fmt.Sprintf("%d broken", n)
+}
+
+func writeLinkFinding(w io.Writer, f *deploy.LinkFinding) {
+	kind := string(f.Severity)
+	if f.Before {
+		kind = "before"
+	}
+	fmt.Fprintf(w, "%-8s %s: %s\n", kind, f.Path.Quoted(), oneLine(f.Why))
+	more := func(what, text string) {
+		if text != "" {
+			fmt.Fprintf(w, "         %s %s\n", what, text)
+		}
+	}
+	if f.Name != "" && f.Symbol != "" && f.Symbol != f.Name {
+		more("symbol", f.Symbol.Quoted())
+	}
+	if f.Found != "" {
+		more("found", f.Found.Quoted())
+	}
+	more("looked in", quotedList(f.Searched))
+	more("near", quotedList(f.Near))
+	in := slices.DeleteFunc(slices.Clone(f.Programs), func(p deploy.Path) bool { return p == f.Path })
+	text := quotedList(in)
+	if f.More > 0 {
+		text += fmt.Sprintf(" and %d more", f.More)
+	}
+	more("in", text)
+}
+
+// quotedList is names for people: the first few.
+func quotedList(names []deploy.Path) string {
+	const show = 6
+	var parts []string
+	for i, n := range names {
+		if i == show {
+			parts = append(parts, fmt.Sprintf("… (%d more)", len(names)-show))
+			break
+		}
+		parts = append(parts, n.Quoted())
+	}
+	return strings.Join(parts, ", ")
+}

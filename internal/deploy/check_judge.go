@@ -1,0 +1,267 @@
+package deploy
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"io/fs"
+	"maps"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+
+	"moult.example/internal/linkcheck"
+)
+
+// LinkReport is what the link check of a release or of files has found.
+type LinkReport struct {
+	Findings   []LinkFinding `json:"findings"`          // breaks first; those of programs outside of what was checked come last
+	Twice      []Twice       `json:"twice,omitempty"`   // what looks up its release again
+	Plugins    []LinkPlugin  `json:"plugins,omitempty"` // that were judged in their hosts
+	Programs   int           `json:"programs"`          // that were judged
+	Libraries  int           `json:"libraries"`         // likewise
+	Outside    int           `json:"outside"`           // programs and libraries of this host that use what changes
+	References int64         `json:"references"`        // symbols that were looked up
+	Foreign    int           `json:"foreign,omitempty"` // for other machines, not judged
+	More       int           `json:"more,omitempty"`    // findings that are not listed
+	Unread     []LinkUnread  `json:"unread,omitempty"`  // what could not be told
+}
+
+// LinkFinding is one thing that would go wrong.
+type LinkFinding struct {
+	Kind     linkcheck.Problem  `json:"problem"`
+	Severity linkcheck.Severity `json:"severity"`
+	Path     Path               `json:"path"`              // in the release, or absolute
+	Programs []Path             `json:"in,omitempty"`      // in which programs it shows, if in others
+	More     int                `json:"in_more,omitempty"` // how many more of those
+	Outside  bool               `json:"outside,omitempty"` // it is no part of what was checked
+	Before   bool               `json:"before,omitempty"`  // it was so before
+	Needs    Path               `json:"needs,omitempty"`
+	Found    Path               `json:"found,omitempty"`
+	Symbol   Path               `json:"symbol,omitempty"`
+	Name     Path               `json:"name,omitempty"` // the symbol as a programmer writes it
+	Version  Path               `json:"version,omitempty"`
+	Searched []Path             `json:"searched,omitempty"`
+	Near     []Path             `json:"near,omitempty"`
+	Why      string             `json:"why"`
+}
+
+// LinkPlugin is a plugin and who loads it.
+type LinkPlugin struct {
+	Path    Path   `json:"path"`
+	Hosts   []Path `json:"hosts"`
+	Learned bool   `json:"learned,omitempty"` // from a process that has it loaded
+}
+
+// LinkUnread is a file that could not be judged.
+type LinkUnread struct {
+	Path Path   `json:"path"`
+	Why  string `json:"why"`
+}
+
+// Broken counts the breaks that are not from before.
+func (r *LinkReport) Broken() (n int) {
+	for i := range r.Findings {
+		if f := &r.Findings[i]; f.Severity == linkcheck.Break && !f.Before {
+			n++
+		}
+	}
+	return n
+}
+
+// Judge says what would break with what was laid out. Nothing is executed, and
+// nothing written but the index of this host's programs, if that may be.
+func (l *Laid) Judge(ctx context.Context, o CheckOptions) (*LinkReport, error) {
+	r := &LinkReport{Findings: []LinkFinding{}, Twice: l.twice, Foreign: l.foreign}
+	l.setPlugins(r, o)
+	lo := linkcheck.Options{Root: o.Root, LibraryPath: o.LibraryPath, Overlay: l.overlay, Links: l.links, Plugins: l.plugins}
+	after, err := linkcheck.Check(ctx, l.paths, lo)
+	if err != nil {
+		return nil, err
+	}
+	if after, err = l.byOwnPaths(ctx, lo, after); err != nil {
+		return nil, err
+	}
+	var before *linkcheck.Report
+	if l.target != "" {
+		if before, err = linkcheck.Check(ctx, l.paths, linkcheck.Options{Root: o.Root, LibraryPath: o.LibraryPath, Plugins: l.plugins}); err != nil {
+			return nil, err
+		}
+	}
+	l.take(r, before, after, false)
+	r.Programs, r.Libraries, r.References, r.More = after.Programs, after.Libraries, after.References, after.More
+	for _, u := range after.Unread {
+		r.Unread = append(r.Unread, LinkUnread{l.shown(u.Path), u.Err.Error()})
+	}
+	if o.Outside && len(l.changed) > 0 {
+		err = l.judgeOutside(ctx, o, lo, r)
+	}
+	return r, err
+}
+
+// take adds findings to the report.
+func (l *Laid) take(r *LinkReport, before, after *linkcheck.Report, outside bool) {
+	was := make([]bool, len(after.Findings))
+	if before != nil {
+		was = wasBefore(before, after)
+	}
+	for i := range after.Findings {
+		if !outside || !was[i] {
+			r.Findings = append(r.Findings, l.finding(&after.Findings[i], outside, was[i]))
+		}
+	}
+}
+
+func (l *Laid) finding(f *linkcheck.Finding, outside, before bool) LinkFinding {
+	g := LinkFinding{
+		Kind: f.Problem, Severity: f.Severity, Path: l.shown(f.Object), Outside: outside, Before: before,
+		Needs: Path(f.Needs), Symbol: Path(f.Symbol), Name: Path(f.Name), Version: Path(f.Version),
+		Programs: l.allShown(f.Programs), More: f.MorePrograms, Searched: l.allShown(f.Searched), Near: paths(f.Near), Why: f.Why(),
+	}
+	if f.Found != "" {
+		g.Found = l.shown(f.Found)
+	}
+	return g
+}
+
+// shown is the name of a file for people: in the release if it is there.
+func (l *Laid) shown(path string) Path {
+	for _, base := range []string{l.base, l.target} {
+		if rest, ok := strings.CutPrefix(path, base+"/"); ok && base != "" {
+			return Path(rest)
+		}
+	}
+	return Path(path)
+}
+
+func (l *Laid) allShown(all []string) (out []Path) {
+	for _, s := range all {
+		out = append(out, l.shown(s))
+	}
+	return out
+}
+
+func paths(all []string) (out []Path) {
+	for _, s := range all {
+		out = append(out, Path(s))
+	}
+	return out
+}
+
+// byOwnPaths is as that of linkCheck; what a script has to lead to is told.
+func (l *Laid) byOwnPaths(ctx context.Context, o linkcheck.Options, r *linkcheck.Report) (*linkcheck.Report, error) {
+	have := map[string]string{}
+	for _, p := range slices.Concat(l.paths, slices.Collect(maps.Keys(l.links))) {
+		have[filepath.Base(p)] = filepath.Dir(p)
+	}
+	var led []linkcheck.Finding
+	dirs := map[string]bool{}
+	for _, f := range r.Findings {
+		dir := have[filepath.Base(f.Needs)]
+		if f.Problem != linkcheck.MissingLibrary || f.Severity != linkcheck.Break || dir == "" || l.base == "" {
+			continue
+		}
+		dirs[dir] = true
+		f.Severity, f.Detail = linkcheck.Warning, "it is in "+string(l.shown(dir))+", to which only LD_LIBRARY_PATH can lead"
+		led = append(led, f)
+	}
+	if len(led) == 0 {
+		return r, nil
+	}
+	o.LibraryPath = slices.Concat(o.LibraryPath, slices.Sorted(maps.Keys(dirs)))
+	again, err := linkcheck.Check(ctx, l.paths, o)
+	if err == nil {
+		again.Findings = append(again.Findings, led...)
+	}
+	return again, err
+}
+
+// judgeOutside looks at the programs and libraries of this host that use a
+// library which changes: as they are, and as they would be.
+func (l *Laid) judgeOutside(ctx context.Context, o CheckOptions, lo linkcheck.Options, r *LinkReport) error {
+	index, err := hostIndex(ctx, o)
+	if err != nil {
+		return err
+	}
+	own := make(map[string]bool, len(l.paths))
+	for _, p := range l.paths {
+		own[p] = true
+	}
+	var outside []string
+	for _, d := range index.Dependants(l.changed...) {
+		in := l.target != "" && strings.HasPrefix(d.Path, l.target+"/") && l.base != l.target
+		if !own[d.Path] && !in {
+			outside = append(outside, d.Path)
+		}
+	}
+	r.Outside = len(outside)
+	if len(outside) == 0 {
+		return nil
+	}
+	lo.Plugins = nil
+	after, err := linkcheck.Check(ctx, outside, lo)
+	if err != nil {
+		return err
+	}
+	if after.Count(linkcheck.Break)+after.Count(linkcheck.Warning) == 0 {
+		return nil
+	}
+	before, err := linkcheck.Check(ctx, outside, linkcheck.Options{Root: o.Root, LibraryPath: o.LibraryPath})
+	if err != nil {
+		return err
+	}
+	l.take(r, before, after, true)
+	return nil
+}
+
+// indexFile is where the index of this host's programs is kept, in the state
+// directory. It is a cache.
+const indexFile = "programs"
+
+// hostIndex is the index of the programs of this host, or of another root, as
+// they are now. Who may not write it does without.
+func hostIndex(ctx context.Context, o CheckOptions) (*linkcheck.Index, error) {
+	lo := linkcheck.Options{Root: o.Root}
+	if o.Root != "" {
+		index := &linkcheck.Index{}
+		_, err := index.Refresh(ctx, lo)
+		return index, err
+	}
+	dir := o.StateDir
+	if dir == "" {
+		dir = StateDir()
+	}
+	index := &linkcheck.Index{}
+	f, err := os.Open(filepath.Join(dir, indexFile))
+	if err == nil {
+		index, err = linkcheck.ReadIndex(f)
+		err = errors.Join(err, f.Close())
+	}
+	if err != nil && !errors.Is(err, fs.ErrNotExist) && !errors.Is(err, fs.ErrPermission) {
+		return nil, err
+	}
+	dirs := linkcheck.DefaultDirs()
+	if targets, err := Targets(dir); err == nil { // a damaged entry is no reason to look at nothing
+		for _, t := range targets {
+			dirs = append(dirs, string(t.Path))
+		}
+	}
+	changed, err := index.Refresh(ctx, lo, dirs...)
+	if err != nil || !changed {
+		return index, err
+	}
+	var b bytes.Buffer
+	if err := index.Write(&b); err != nil {
+		return nil, err
+	}
+	fsys, err := openStateDir(Options{StateDir: dir}.withDefaults())
+	if err == nil {
+		err = writeFile(fsys, indexFile, b.Bytes(), false)
+		err = errors.Join(err, closeDisk(fsys))
+	}
+	if errors.Is(err, fs.ErrPermission) {
+		err = nil
+	}
+	return index, err
+}

@@ -1,0 +1,145 @@
+package deploy
+
+import (
+	"bufio"
+	"io"
+	"os"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+
+	"moult.example/internal/linkcheck"
+)
+
+// setPlugins adds what processes have loaded to what was declared.
+func (l *Laid) setPlugins(r *LinkReport, o CheckOptions) {
+	learned := map[string]bool{}
+	if o.Learn && o.Root == "" {
+		for plugin, hosts := range l.learn("/proc") {
+			if l.plugins[plugin] == nil {
+				l.plugins[plugin], learned[plugin] = hosts, true
+			}
+		}
+	}
+	for _, plugin := range sortedKeys(l.plugins) {
+		r.Plugins = append(r.Plugins, LinkPlugin{l.shown(plugin), l.allShown(l.plugins[plugin]), learned[plugin]})
+	}
+}
+
+// learn finds in the maps of processes what the programs that are judged have
+// loaded beside what they need: each is a plugin. A process of an older
+// generation counts for the same program of the live one; so do its plugins.
+func (l *Laid) learn(proc string) map[string][]string {
+	judged := make(map[string]bool, len(l.paths))
+	for _, p := range l.paths {
+		judged[p] = true
+	}
+	entries, err := os.ReadDir(proc)
+	if err != nil {
+		return nil
+	}
+	found := map[string][]string{}
+	static := map[string]map[string]bool{} // of each program: the names that it needs, directly or not
+	for _, e := range entries {
+		if _, err := strconv.Atoi(e.Name()); err != nil {
+			continue
+		}
+		exe, err := os.Readlink(proc + "/" + e.Name() + "/exe")
+		if err != nil {
+			continue
+		}
+		host := l.now(strings.TrimSuffix(exe, " (deleted)"))
+		if host == "" || len(found) > maxLearned {
+			continue
+		}
+		mapped := mappedLibraries(proc + "/" + e.Name() + "/maps")
+		if !judged[host] && !slices.ContainsFunc(mapped, func(m string) bool { return judged[l.now(m)] }) {
+			continue
+		}
+		if static[host] == nil {
+			static[host] = l.needed(host, mapped)
+		}
+		for _, m := range mapped {
+			plugin := l.now(m)
+			if static[host][filepath.Base(m)] || !judged[host] && !judged[plugin] || slices.Contains(found[plugin], host) {
+				continue
+			}
+			found[plugin] = append(found[plugin], host)
+		}
+	}
+	return found
+}
+
+// Bounds for what processes say.
+const (
+	maxLearned = 10_000  // plugins
+	maxMaps    = 1 << 16 // lines
+)
+
+// now is the path at which a file that a process has is judged; any other stays.
+func (l *Laid) now(path string) string {
+	if target, _, rest, ok := cutGeneration(path); ok && target == l.target {
+		return l.base + rest
+	}
+	return path
+}
+
+// mappedLibraries are the files that a process executes code from and that are
+// called as libraries are.
+func mappedLibraries(name string) (all []string) {
+	f, err := os.Open(name)
+	if err != nil {
+		return nil
+	}
+	defer f.Close()
+	seen := map[string]bool{}
+	lines := bufio.NewScanner(io.LimitReader(f, 16<<20))
+	lines.Buffer(nil, 8<<10)
+	for n := 0; lines.Scan() && n < maxMaps; n++ {
+		line := lines.Text()
+		slash := strings.IndexByte(line, '/')
+		if slash < 0 {
+			continue
+		}
+		path := strings.TrimSuffix(line[slash:], " (deleted)")
+		if fields := strings.Fields(line[:slash]); len(fields) < 2 || !strings.Contains(fields[1], "x") {
+			continue
+		}
+		if strings.Contains(filepath.Base(path), ".so") && !strings.HasPrefix(filepath.Base(path), "ld-") && !seen[path] {
+			seen[path] = true
+			all = append(all, path)
+		}
+	}
+	return all
+}
+
+// needed are the file names and sonames of what a program needs of the files
+// that it has mapped, by way of each other: what it was started with.
+func (l *Laid) needed(host string, mapped []string) map[string]bool {
+	by := map[string][]string{} // name → paths of who has it
+	infos := map[string]linkcheck.Info{}
+	for _, m := range mapped {
+		info, err := needsOfPath(m)
+		if err != nil {
+			continue
+		}
+		infos[m] = info
+		for _, name := range []string{filepath.Base(m), info.Soname} {
+			by[name] = append(by[name], m)
+		}
+	}
+	info, _ := needsOfPath(host)
+	found, todo := map[string]bool{}, slices.Clone(info.Needed)
+	for len(todo) > 0 {
+		name := filepath.Base(todo[0])
+		todo = todo[1:]
+		for _, m := range by[name] {
+			if base := filepath.Base(m); !found[base] {
+				found[base] = true
+				todo = append(todo, infos[m].Needed...)
+			}
+		}
+	}
+	return found
+}
