@@ -90,7 +90,11 @@ func (s *state) rename(from, to string) error {
 	if err := s.t.fs.Place(s.file(from), s.file(to)); err != nil {
 		return err
 	}
-	return s.t.fs.SyncDir(s.file("generations"))
+	err := s.t.fs.SyncDir(s.file("generations"))
+	if err != nil {
+		err = errors.Join(err, s.t.fs.Place(s.file(to), s.file(from)))
+	}
+	return err
 }
 
 // clear removes from a stage directory what the new generation will not have,

@@ -77,7 +77,7 @@ func badSources() []badSource {
 		{"config alone", dir(files{"moult.toml": `name = "x"`}), []string{"release r", "without files"}},
 		{"empty tar", members(), []string{"r.tar", "without files"}},
 		{"empty file", dir0("", "r.tar"), []string{"r.tar"}},
-		{"garbage", dir0(strings.Repeat("this is no archive at all, whatever its name says\n", 50), "r.tar"), []string{"r.tar", "neither a directory, nor a packed release, nor a tar"}},
+		{"garbage", dir0(strings.Repeat("this is no archive at all, whatever its name says\n", 50), "r.tar"), []string{"r.tar", "neither a directory, nor a file of moult pack, nor a tar"}},
 		{"socket", func(h *host) string {
 			files{"a": "a", "run/x": ""}.write(h, h.path("r"))
 			l, err := net.Listen("unix", h.path("r/run/sock"))
