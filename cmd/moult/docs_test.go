@@ -199,6 +199,7 @@ var docVaries = []struct {
 	{regexp.MustCompile(`(?m)^ *\d+  \S+ +\d+[smhd] ago .*$`), "A PROCESS"},
 	{regexp.MustCompile(`\b\d+[smhd] ago\b`), "AGO"},
 	{regexp.MustCompile(`\b\d+ looked at\b`), "N looked at"},
+	{regexp.MustCompile(` that could be looked into runs`), " runs"}, // to others than root
 	{regexp.MustCompile(`\bbuild [0-9a-f]{8} → [0-9a-f]{8}\b`), "build ID → ID"},
 	{regexp.MustCompile(`[ \t]+`), " "},
 }

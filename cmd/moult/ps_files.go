@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"os"
 	"slices"
 	"strconv"
 	"strings"
@@ -121,7 +122,9 @@ func psFileDocumentOf(reports []*stale.FileReport, now time.Time) psFileDocument
 // fileLines says who uses a file, and what may be done to it.
 func (v psView) fileLines(r *stale.FileReport, now time.Time) []string {
 	head := plain(r.Path)
-	if r.Links > 1 {
+	st, err := os.Stat(r.Path)
+	isDir := err == nil && st.IsDir()
+	if r.Links > 1 && !isDir {
 		head += fmt.Sprintf(" (one of %d names of the file)", r.Links)
 	}
 	switch len(r.Users) {
@@ -148,6 +151,9 @@ func (v psView) fileLines(r *stale.FileReport, now time.Time) []string {
 		what string
 		stale.Advice
 	}{{"overwrite", r.Overwrite}, {"rename over", r.Rename}, {"delete", r.Delete}} {
+		if isDir && x.what == "overwrite" {
+			continue // nobody can
+		}
 		word, style := "safe", ""
 		if !x.Safe {
 			word, style = "NOT SAFE", styleAlarm

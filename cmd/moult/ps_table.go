@@ -236,6 +236,9 @@ func (v psView) summary(found psFound, f *psFlags) []string {
 	what := plural(len(found.old), "process runs", "processes run")
 	if len(found.old) == 0 {
 		what = "No process runs"
+		if len(found.Unreadable) > 0 && !v.root {
+			what = "No process that could be looked into runs"
+		}
 	}
 	of := "old code"
 	if len(f.targets) == 1 {
@@ -245,7 +248,7 @@ func (v psView) summary(found psFound, f *psFlags) []string {
 	if len(parts) > 0 {
 		line += ": " + strings.Join(parts, ", ")
 	}
-	line += fmt.Sprintf("; %d looked at.", found.Scanned)
+	line += fmt.Sprintf("; %d looked at.", max(0, found.Scanned-len(found.Unreadable)))
 	out := v.wrap("", line)
 	if found.HeldBytes > 0 {
 		held := fmt.Sprintf("Deleted files of code still take %s: --space lists them.", size(found.HeldBytes))
