@@ -174,3 +174,5 @@ func (l *load) none(t testing.TB) {
 		t.Errorf("%d requests lost of %d, want 0; the last: %v", l.lost.Load(), l.lost.Load()+l.ok.Load(), l.why.Load())
 	}
 }
+
+func itoa(n int) string { return strconv.Itoa(n) }

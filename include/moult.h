@@ -2468,10 +2468,10 @@ static int moult__try_begin(const moult__seen *seen)
 		moult__try_stop();
 		return -EAGAIN;
 	}
-	if (faccessat(AT_FDCWD, seen->at, X_OK, AT_EACCESS) != 0)
-		return moult__try_later(-EACCES, "not executable (yet)");
 	if (fstatvfs(t->fd, &vfs) == 0 && (vfs.f_flag & 8U /* ST_NOEXEC */) != 0)
 		return moult__try_later(-EACCES, "on a file system that is mounted noexec");
+	if (faccessat(AT_FDCWD, seen->at, X_OK, AT_EACCESS) != 0)
+		return moult__try_later(-EACCES, "not executable (yet)");
 	if ((seen->flags & MOULT_EXE) != 0 && seen->exe.size == g->self.size)
 		t->self_fd = open("/proc/self/exe", O_RDONLY | O_CLOEXEC);
 	t->buf = (unsigned char *)malloc(262144 + 64);
@@ -2906,8 +2906,10 @@ int moult_init(int argc, char **argv, const moult_options *options)
 	g->o.exe = g->o.version = g->o.state_dir = NULL; /* copied, or of no more use */
 	if (err == 0)
 		err = err2;
-	if (g->secure)
+	if (g->secure) {
+		moult__say(4, "set-user-id, set-group-id or file capabilities: this program cannot be replaced while it runs");
 		return -EPERM;
+	}
 	if (g->in != NULL && said.in_place && g->prev_fd >= 0 && !g->trial && (g->o.flags & MOULT_NO_ROLLBACK) == 0)
 		moult__arm();
 	if (g->rolled_back != NULL)

@@ -24,6 +24,9 @@
 #define VERSION "1"
 #endif
 #define DRAIN_MS 5000
+#ifndef READY_MS
+#define READY_MS 0 /* the default */
+#endif
 #define MAX_REQUEST 65536
 
 struct conn {
@@ -45,6 +48,11 @@ static void on_term(int sig)
 {
 	(void)sig;
 	stop = 1;
+}
+
+static void on_hup(int sig)
+{
+	(void)sig; /* here logs would be opened anew */
 }
 
 static void say(int level, const char *text, void *arg)
@@ -262,6 +270,7 @@ int main(int argc, char **argv)
 	int port = 8080, c;
 	o.log = say;
 	o.settle_ms = 100;
+	o.ready_ms = READY_MS;
 	for (int i = 1; i < argc; i++) { /* what moult_init has to know */
 		if (strcmp(argv[i], "-t") == 0)
 			o.flags |= MOULT_TRIAL;
@@ -283,11 +292,15 @@ int main(int argc, char **argv)
 	memset(&sa, 0, sizeof sa);
 	sa.sa_handler = on_term;
 	sigaction(SIGTERM, &sa, NULL);
+	sa.sa_handler = on_hup;
+	sigaction(SIGHUP, &sa, NULL);
 
 	/* The names that package reexec gives to a listener and its idle connections. */
 	snprintf(listen_name, sizeof listen_name, "tcp!:%d", port);
 	snprintf(conn_name, sizeof conn_name, "moult.http!%s", listen_name);
 	int listener = moult_take(listen_name), fd;
+	if (listener < 0)
+		listener = moult_take("http"); /* FileDescriptorName=http in a socket unit */
 	if (listener < 0)
 		listener = listen_on(port);
 	fcntl(listener, F_SETFL, O_NONBLOCK);

@@ -1,0 +1,81 @@
+package include_test
+
+import (
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+)
+
+const probe = "include/testdata/probe.c"
+
+// What an exec carries over, and what a failed one leaves as it was. See probe.c.
+func TestProbe(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	path := compile(t, "gcc", probe, filepath.Join(dir, "probe"), "-std=gnu99", "-w")
+	for _, what := range []string{"restore", "many", "signals", "state"} {
+		t.Run(what, func(t *testing.T) {
+			own := filepath.Join(dir, what)
+			place(t, path, own)
+			cmd := exec.Command(own, what)
+			cmd.Dir = dir
+			cmd.Env = append(os.Environ(), "PROBE=as it was")
+			out, err := cmd.CombinedOutput()
+			if err != nil || !strings.HasSuffix(string(out), "ok\n") {
+				t.Errorf("got %v, want ok:\n%s", err, out)
+			}
+		})
+	}
+}
+
+// systemd's protocol, spoken with a socket of our own.
+func TestNotify(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	path := compile(t, "gcc", probe, filepath.Join(dir, "probe"), "-std=gnu99", "-w")
+	addr := &net.UnixAddr{Name: filepath.Join(dir, "notify"), Net: "unixgram"}
+	sock, err := net.ListenUnixgram("unixgram", addr)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer sock.Close()
+	cmd := exec.Command("sh", "-c", `LISTEN_PID=$$ WATCHDOG_PID=$$ exec "$0" store`, path)
+	cmd.Dir = dir
+	null, err := os.Open(os.DevNull)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer null.Close()
+	cmd.ExtraFiles = []*os.File{null, null, null}
+	cmd.Env = append(os.Environ(), "NOTIFY_SOCKET="+addr.Name, "LISTEN_FDS=3", "LISTEN_FDNAMES=stored:stored:other",
+		"WATCHDOG_USEC=60000000")
+	out, err := cmd.CombinedOutput()
+	if err != nil || !strings.HasSuffix(string(out), "ok\n") {
+		t.Fatalf("got %v, want ok:\n%s", err, out)
+	}
+	var got []string
+	buf, oob := make([]byte, 4096), make([]byte, 4096)
+	for {
+		sock.SetReadDeadline(time.Now().Add(50 * time.Millisecond))
+		n, with, _, _, err := sock.ReadMsgUnix(buf, oob)
+		if err != nil {
+			break
+		}
+		line, _, _ := strings.Cut(string(buf[:n]), "\nMONOTONIC_USEC=")
+		if with > 0 {
+			line += " +fd"
+		}
+		got = append(got, strings.ReplaceAll(line, "\n", ";"))
+	}
+	once := []string{"FDSTORE=1;FDNAME=stored +fd", "STATUS=9.9: going on", "WATCHDOG=1"}
+	want := append([]string{"READY=1;STATUS=9.9, generation 0"}, once...)
+	want = append(want, "RELOADING=1", "READY=1;STATUS=9.9, generation 1")
+	want = append(append(want, once...), "STOPPING=1")
+	if strings.Join(got, "\n") != strings.Join(want, "\n") {
+		t.Errorf("got\n%s\nwant\n%s", strings.Join(got, "\n"), strings.Join(want, "\n"))
+	}
+}
