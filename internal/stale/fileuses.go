@@ -20,6 +20,9 @@ func (w *worker) uses(pid int, id Inode) (r result) {
 	defer p.close()
 	l := &visit{search: w.search, scratch: w.scratch, p: p, first: p, mem: -1}
 	l.files = l.files[:0]
+	if l.UIDs != nil && !slices.Contains(l.UIDs, l.uid()) {
+		return r
+	}
 	st, err := l.status()
 	if err != nil || st.kernel || st.ended() && st.threads < 2 {
 		r.unreadable = err != nil && !gone(err)

@@ -69,7 +69,13 @@ func (l *visit) judge(u *used) outcome {
 
 // missed is the outcome for a file where nothing is any more.
 func (l *visit) missed(o *outcome) {
-	if l.ownTemporary(o) || l.noCode(o.used) {
+	if l.noCode(o.used) {
+		return
+	}
+	if own, sure := l.ownTemporary(o); own {
+		if !sure {
+			o.note = "it is gone from a directory of temporary files; the process may have put it there itself"
+		}
 		return
 	}
 	o.verdict, o.why = Gone, "nothing is there any more"
@@ -86,13 +92,17 @@ func (l *visit) noCode(u *used) bool {
 }
 
 // ownTemporary says that a file is one that a process has made for itself,
-// loaded and removed: Java, Python and others unpack libraries like this.
-func (l *visit) ownTemporary(o *outcome) bool {
+// loaded and removed: Java, Python and others unpack libraries like this. It is
+// not sure where nothing tells when the file was made.
+func (l *visit) ownTemporary(o *outcome) (own, sure bool) {
 	if o.kind == KindExe || !slices.ContainsFunc(temporary, func(dir string) bool { return strings.HasPrefix(o.name, dir) }) {
-		return false
+		return false, false
 	}
 	start, err := l.started()
-	return err == nil && (o.node.born == 0 || o.node.born > start)
+	if err != nil || o.node.born == 0 {
+		return true, false
+	}
+	return o.node.born > start, true
 }
 
 var temporary = []string{"/tmp/", "/var/tmp/", "/dev/shm/", "/run/user/"}

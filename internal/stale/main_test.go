@@ -23,6 +23,10 @@ func TestMain(m *testing.M) {
 		printReport(os.Args[2:])
 		return
 	}
+	if len(os.Args) > 1 && os.Args[1] == "find" {
+		printFound()
+		return
+	}
 	var err error
 	if programs, err = os.MkdirTemp("", "moult-stale-"); err != nil {
 		panic(err)

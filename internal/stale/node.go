@@ -157,5 +157,12 @@ func (l *visit) openMapped(n *node, a area) (int, error) {
 	if st, e := inspect(l.p.dir, "exe", 0); e == nil && st.id.Ino == n.id.Ino && (n.known && st.id == n.id || !n.known && a.contains(l.aux.entry)) {
 		return openAt(l.p.dir, "exe", flags)
 	}
+	// Or the path, if it still leads to the file.
+	u := used{area: a, node: n}
+	if r, name := l.named(&u); r != nil {
+		if t, ok := l.lookUp(r, name); ok && t.err == nil && u.is(t) {
+			return t.open()
+		}
+	}
 	return -1, err
 }

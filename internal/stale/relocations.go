@@ -52,12 +52,24 @@ func (f *elfFile) relroBytes(r io.ReaderAt) []byte {
 func (f *elfFile) bytesAt(r io.ReaderAt, addr, size uint64) []byte {
 	for _, h := range f.loads {
 		if h.addr <= addr && addr-h.addr < h.filesz && h.offset < 1<<62 && addr-h.addr < 1<<62 {
-			b := make([]byte, min(size, h.filesz-(addr-h.addr)))
-			n, _ := r.ReadAt(b, int64(h.offset+addr-h.addr))
-			return b[:n]
+			return upTo(r, h.offset+addr-h.addr, min(size, h.filesz-(addr-h.addr)))
 		}
 	}
 	return nil
+}
+
+// upTo reads so many bytes, or as many as there are: what a damaged file claims
+// to have takes no memory.
+func upTo(r io.ReaderAt, offset, size uint64) []byte {
+	const most = 64 << 10
+	b := make([]byte, min(size, most))
+	for at := 0; ; {
+		n, _ := r.ReadAt(b[at:], int64(offset)+int64(at))
+		if at += n; at < len(b) || uint64(at) == size {
+			return b[:at]
+		}
+		b = append(b, make([]byte, min(size-uint64(at), uint64(at)))...)
+	}
 }
 
 // tables reads a table of relocations of two words (address and type) or three

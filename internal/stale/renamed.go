@@ -15,10 +15,18 @@ type Renamer interface {
 // public is the name that a deleted file had for people, if it had another one
 // than the kernel remembers.
 func (l *visit) public(r *root, name string, u *used) string {
-	if p, ok := l.Places.(Renamer); ok && r.own && r.text == "" && u.node.known && strings.Contains(name, "/.") {
-		if public, ok := p.Public(name, u.node.id); ok {
-			return public
+	p, ok := l.Places.(Renamer)
+	if !ok || !r.own || r.text != "" || !strings.Contains(name, "/.") {
+		return name
+	}
+	id := u.node.id
+	if !u.node.known && u.kind == KindExe { // without root its link can be followed, others cannot
+		if f, err := inspect(l.p.dir, "exe", 0); err == nil {
+			id = f.id
 		}
+	}
+	if public, ok := p.Public(name, id); ok {
+		return public
 	}
 	return name
 }

@@ -82,6 +82,9 @@ func (w *worker) once(pid int) (r result, changed bool) {
 	}
 	defer p.close()
 	l := &visit{search: w.search, scratch: w.scratch, p: p, first: p, mem: -1}
+	if l.UIDs != nil && !slices.Contains(l.UIDs, l.uid()) {
+		return r, false
+	}
 	ok, err := l.open()
 	if l.p != p {
 		defer l.p.close()

@@ -69,7 +69,7 @@ func (l *visit) settled(o *outcome, start int64) bool {
 func (l *visit) overwritten(u *used, size uint64) string {
 	f := l.content(u.node, u.area)
 	if f == nil {
-		if u.name != "" && u.kind != KindExe && u.node.known && l.readable(u) {
+		if u.name != "" && u.kind != KindExe && l.readable(u) {
 			return "it was overwritten in place: it is no ELF file any more"
 		}
 		return ""
