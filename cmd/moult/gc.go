@@ -72,6 +72,7 @@ of them. Every apply does this at its end.`,
 	c.Flags().BoolVar(&all, "all", false, "all targets of this host")
 	c.Flags().BoolVarP(&o.DryRun, "dry-run", "n", false, "say what would go, change nothing")
 	retentionFlags(c.Flags(), &o.Retention)
+	c.Flags().BoolVar(&o.Retention.Spare, "spare", false, "leave one more, for the next apply to make its generation of")
 	waitFlag(c.Flags(), &w)
 	return c
 }

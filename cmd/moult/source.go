@@ -8,6 +8,8 @@ import (
 	"math/rand/v2"
 	"os"
 	"path/filepath"
+	"syscall"
+	"time"
 
 	"github.com/spf13/pflag"
 	"golang.org/x/sys/unix"
@@ -84,9 +86,11 @@ func (s *sourceFlags) with(ctx context.Context, a *app, path string, cache *rele
 type spool struct {
 	parent, fs *disk.Root
 	name, path string
+	lock       *os.File
 }
 
-// newSpool makes one in $TMPDIR, else in /var/tmp: /tmp is often in memory.
+// newSpool makes one in $TMPDIR, else in /var/tmp: /tmp is often in memory. It
+// holds a lock on it, and removes those that a killed moult has left there.
 func (a *app) newSpool() (*spool, error) {
 	dir := a.getenv("TMPDIR")
 	if dir == "" {
@@ -96,12 +100,16 @@ func (a *app) newSpool() (*spool, error) {
 	if err != nil {
 		return nil, err
 	}
-	s := &spool{parent: parent, name: fmt.Sprintf("moult-%016x", rand.Uint64())}
+	sweepSpools(parent, dir)
+	s := &spool{parent: parent, name: fmt.Sprintf("%s%016x", spoolPrefix, rand.Uint64())}
 	s.path = filepath.Join(dir, s.name)
 	if err := parent.Mkdir(s.name); err != nil {
 		return nil, errors.Join(err, parent.Close())
 	}
-	if s.fs, err = disk.Open(s.path); err != nil {
+	if s.fs, err = disk.Open(s.path); err == nil {
+		s.lock, err = lockSpool(s.path)
+	}
+	if err != nil {
 		return nil, errors.Join(err, parent.Remove(s.name), parent.Close())
 	}
 	return s, nil
@@ -109,7 +117,44 @@ func (a *app) newSpool() (*spool, error) {
 
 // remove wants the directory empty: closing the release has removed its files.
 func (s *spool) remove() error {
-	return errors.Join(s.fs.Close(), s.parent.Remove(s.name), s.parent.Close())
+	return errors.Join(s.fs.Close(), s.parent.Remove(s.name), s.parent.Close(), s.lock.Close())
+}
+
+const spoolPrefix = "moult-unpack-"
+
+// lockSpool opens a spool and locks it, if nobody else has.
+func lockSpool(path string) (*os.File, error) {
+	f, err := os.OpenFile(path, os.O_RDONLY|unix.O_DIRECTORY|unix.O_NOFOLLOW, 0)
+	if err != nil {
+		return nil, err
+	}
+	if err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
+		return nil, errors.Join(&os.PathError{Op: "flock", Path: path, Err: err}, f.Close())
+	}
+	return f, nil
+}
+
+// sweepSpools removes what a killed moult of the same user has left in dir. One
+// that was made a moment ago may not be locked yet. That it cannot be removed is
+// nothing to fail for.
+func sweepSpools(parent *disk.Root, dir string) {
+	old, _ := filepath.Glob(dir + "/" + spoolPrefix + "*")
+	for _, path := range old {
+		st, err := os.Lstat(path)
+		if err != nil || !st.IsDir() || st.Sys().(*syscall.Stat_t).Uid != uint32(os.Geteuid()) || time.Since(st.ModTime()) < time.Minute {
+			continue
+		}
+		f, err := lockSpool(path)
+		if err != nil {
+			continue
+		}
+		names, _ := f.Readdirnames(-1) // a spool is flat
+		for _, name := range names {
+			_ = parent.Remove(filepath.Base(path) + "/" + name)
+		}
+		_ = parent.Remove(filepath.Base(path))
+		f.Close()
+	}
 }
 
 // input is standard input, which stops at an interrupt also while it waits.

@@ -19,7 +19,10 @@ type Retention struct {
 	// who is not root, or one that a security module hides even from root.
 	Unreadable bool
 
-	spare bool // leave one for the next stage to be made of
+	// Spare leaves the newest of those that may go for the next stage to be made
+	// of, as the collection after a commit does: it saves making and removing a
+	// name for each file. It has no effect with Bytes or negative Generations.
+	Spare bool
 }
 
 // GCOptions say what may be collected.
@@ -73,7 +76,7 @@ func (t *Target) GC(ctx context.Context, o GCOptions) (c Collection, err error) 
 // collectAfter is the collection at the end of a commit. That it fails is no
 // failure of the commit.
 func (s *state) collectAfter(ctx context.Context, r Retention, warnings []string) ([]int, []string) {
-	r.spare = r.mayReuse() && s.layout == Owned
+	r.Spare = true
 	c, err := s.collect(ctx, r, false)
 	if err != nil && ctx.Err() == nil {
 		warnings = append(warnings, "gc: "+err.Error())
@@ -97,7 +100,7 @@ func (s *state) collectSome(ctx context.Context, r Retention, dry bool) (Collect
 	if err != nil {
 		return c, err
 	}
-	if last := len(candidates) - 1; r.spare && last >= 0 {
+	if last := len(candidates) - 1; r.Spare && r.mayReuse() && s.layout == Owned && last >= 0 {
 		c.Kept = append(c.Kept, Kept{Generation: candidates[last], Why: whySpare})
 		candidates = candidates[:last]
 	}

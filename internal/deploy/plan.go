@@ -342,7 +342,8 @@ func topNames(m *release.Manifest) []string {
 	return names
 }
 
-// need is how many bytes and inodes a stage takes.
+// need is how many bytes and inodes a stage takes. A sparse file counts for
+// nothing: how much of it is no hole shows only when it is copied.
 func (p *plan) need() (bytes int64, inodes int64) {
 	for i := range p.steps {
 		st := &p.steps[i]
@@ -350,7 +351,7 @@ func (p *plan) need() (bytes int64, inodes int64) {
 			continue
 		}
 		inodes++
-		if st.e.Type == release.File && st.e.HardLink == "" {
+		if st.e.Type == release.File && st.e.HardLink == "" && !st.e.Sparse {
 			bytes += (st.e.Size + 4095) &^ 4095
 		}
 	}
