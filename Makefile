@@ -64,10 +64,11 @@ staticcheck:
 unit:
 	GORACE=atexit_sleep_ms=0 $(GO) test -race -shuffle=on -tags man -timeout 12m ./...
 
-# Ten thousand broken programs, and what the real dynamic loader says of each.
+# What the real dynamic loader says: of ten thousand broken programs, of random
+# places of libraries, of all that this host has.
 DIFFTEST ?= 10000
 difftest:
-	$(GO) test ./internal/linkcheck -run TestAgainstLoader -count=1 -v -timeout 60m -difftest $(DIFFTEST)
+	$(GO) test ./internal/linkcheck -run '^(TestAgainstLoader|TestLayouts|TestHost)$$' -count=1 -v -timeout 60m -difftest $(DIFFTEST)
 
 fuzz-short:
 	scripts/fuzz 3s

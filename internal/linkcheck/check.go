@@ -84,7 +84,7 @@ type checker struct {
 	epoch      uint32
 	hosted     map[*object]bool // judged in a program
 
-	hwcapsDirs  map[string]bool
+	subs        map[subdirsKey][]string
 	ownHWCaps   []string
 	hwcapsKnown bool
 	nearWork    int
@@ -102,7 +102,7 @@ func newChecker(o Options, shrunk map[fileID]bool) (*checker, error) {
 	return &checker{
 		o: o, tree: t, objects: newObjects(t, shrunk), systems: map[systemKey]*system{}, caches: map[string]cacheResult{},
 		plain: map[plainKey]found{}, result: &Report{}, index: map[findingIndex]int{}, hosted: map[*object]bool{},
-		hwcapsDirs: map[string]bool{}, listed: map[string][]string{},
+		subs: map[subdirsKey][]string{}, listed: map[string][]string{},
 	}, nil
 }
 

@@ -17,7 +17,13 @@ type loaded struct {
 
 // origin is what $ORIGIN stands for in a file's run paths: the directory of the
 // program's real file, and of the path by which a library was found.
-func (l *loaded) origin() string { return path.Dir(l.name) }
+// It is not cleaned: the loader does not, and a link may be on the way.
+func (l *loaded) origin() string {
+	if i := strings.LastIndexByte(l.name, '/'); i > 0 {
+		return l.name[:i]
+	}
+	return "/"
+}
 
 // found is where a library is.
 type found struct {
@@ -274,11 +280,11 @@ func (s *loadSet) cached(name string) (string, bool) {
 	return p, ok
 }
 
-// tryDir tries a directory, its subdirectories for levels of processors first.
+// tryDir tries a directory, its subdirectories for kinds of processors first.
 func (s *loadSet) tryDir(dir, name string) (found, bool) {
-	if !s.sys.musl && s.c.hasHWCaps(dir) {
-		for _, level := range s.c.hwcaps(s.sys.machine) {
-			if f, ok := s.try(dir + "/glibc-hwcaps/" + level + "/" + name); ok {
+	if !s.sys.musl {
+		for _, sub := range s.c.subdirs(s.sys, dir) {
+			if f, ok := s.try(sub + "/" + name); ok {
 				return f, true
 			}
 		}
@@ -286,14 +292,37 @@ func (s *loadSet) tryDir(dir, name string) (found, bool) {
 	return s.try(dir + "/" + name)
 }
 
-func (c *checker) hasHWCaps(dir string) bool {
-	has, known := c.hwcapsDirs[dir]
-	if !known {
-		has = c.tree.dir(dir+"/glibc-hwcaps", 0).err == nil
-		c.hwcapsDirs[dir] = has
+// subdirs are the subdirectories for kinds of processors that a directory has,
+// in the loader's order.
+func (c *checker) subdirs(sys *system, dir string) []string {
+	k := subdirsKey{sys, dir}
+	subs, known := c.subs[k]
+	if known {
+		return subs
 	}
-	return has
+	has := func(sub string) bool { return c.tree.dir(dir+"/"+sub, 0).err == nil }
+	if sys.levels && has("glibc-hwcaps") {
+		for _, level := range c.hwcaps(sys.machine) {
+			subs = append(subs, dir+"/glibc-hwcaps/"+level)
+		}
+	}
+	for _, sub := range sys.legacy {
+		if has(sub) {
+			subs = append(subs, dir+"/"+sub)
+		}
+	}
+	c.subs[k] = subs
+	return subs
 }
+
+type subdirsKey struct {
+	sys *system
+	dir string
+}
+
+// legacyDirs are what glibc before 2.37 looks at in each directory for x86-64,
+// besides names of some of Intel's processors.
+var legacyDirs = []string{"tls/x86_64/x86_64", "tls/x86_64", "tls", "x86_64/x86_64", "x86_64"}
 
 // try says whether the loader takes this file, or stops at it. One of another
 // class or machine is passed over, as one that is not there.

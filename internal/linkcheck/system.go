@@ -18,6 +18,8 @@ type system struct {
 	machine     elf.Machine
 	wide, big   bool
 	defaults    []string // default directories
+	levels      bool     // looks for glibc-hwcaps/, from glibc 2.33 on
+	legacy      []string // looks for these, before glibc 2.37
 	cache       *loaderCache
 	cacheFlags  uint32
 	laid        map[string]string // libraries of the overlay that ldconfig will find, by name
@@ -102,6 +104,10 @@ func (c *checker) readGlibc(s *system) {
 	cachePath := "/etc/ld.so.cache"
 	if s.interp != nil && s.interp.bad == nil {
 		s.defaults, cachePath = loaderStrings(s.interp.image.data, cachePath)
+		s.levels = bytes.Contains(s.interp.image.data, []byte("glibc-hwcaps"))
+		if s.machine == elf.EM_X86_64 && (!s.levels || bytes.Contains(s.interp.image.data, []byte("Legacy HWCAP"))) {
+			s.legacy = legacyDirs
+		}
 		s.lib = strings.TrimPrefix(strings.TrimPrefix(path.Dir(s.interp.path), "/usr"), "/")
 	}
 	if len(s.defaults) == 0 {

@@ -1,0 +1,279 @@
+package abi
+
+import (
+	"debug/dwarf"
+	"fmt"
+	"slices"
+)
+
+// comparer walks the types of both versions side by side.
+type comparer struct {
+	old, new *version
+	seen     map[pair]bool
+	changes  []Change
+	symbol   string // that we have come from
+	err      error
+}
+
+type pair struct {
+	old, new dwarf.Offset
+	pointed  bool
+}
+
+func (c *comparer) add(what, format string, args ...any) {
+	ch := Change{c.symbol, what, fmt.Sprintf(format, args...)}
+	for _, have := range c.changes {
+		if have.What == ch.What && have.Why == ch.Why && have.What != "" && !slices.Contains(perSymbol, what) {
+			return // the same struct, reached from another function
+		}
+	}
+	if len(c.changes) < maxChanges {
+		c.changes = append(c.changes, ch)
+	}
+}
+
+var perSymbol = []string{"parameters", "the result", "the object"}
+
+// thing compares a function or object.
+func (c *comparer) thing(name string, was, is *thing) {
+	c.symbol = name
+	if was.isFunction != is.isFunction {
+		return // the symbol check tells
+	}
+	if !was.isFunction {
+		c.types("the object", was.result, is.result, 0, false)
+		return
+	}
+	c.signature("", was, is, 0)
+}
+
+// signature compares what a function takes and gives.
+func (c *comparer) signature(of string, was, is *thing, depth int) {
+	if len(was.params) != len(is.params) {
+		c.add(of+"parameters", "took %d, takes %d", len(was.params), len(is.params))
+	} else {
+		for i := range was.params {
+			c.types(fmt.Sprintf("%sparameter %d", of, i+1), was.params[i], is.params[i], depth+1, false)
+		}
+	}
+	if was.variadic != is.variadic {
+		c.add(of+"parameters", "a list that was open is closed, or the other way")
+	}
+	c.types(of+"the result", was.result, is.result, depth+1, false)
+}
+
+// types compares two types; pointed says that a pointer leads to them, so that a
+// caller may never see what they are.
+func (c *comparer) types(what string, was, is dwarf.Offset, depth int, pointed bool) {
+	if c.err != nil || depth > maxDepth || len(c.changes) >= maxChanges || len(c.seen) >= maxPairs {
+		return
+	}
+	a, aOff, err := c.old.plain(was)
+	if err != nil {
+		c.err = err
+		return
+	}
+	b, bOff, err := c.new.plain(is)
+	if err != nil {
+		c.err = err
+		return
+	}
+	p := pair{aOff, bOff, pointed}
+	if c.seen[p] && aOff != 0 {
+		return
+	}
+	c.seen[p] = true
+	switch {
+	case a == nil && b == nil:
+		return
+	case a == nil || b == nil:
+		if !pointed { // to void: anything may be meant
+			c.add(what, "was %s, is %s", c.old.called(was), c.new.called(is))
+		}
+		return
+	}
+	ka, kb := kindOf(a), kindOf(b)
+	if pointed && (ka == kindRecord && (a.declared || a.private) || kb == kindRecord && (b.declared || b.private)) {
+		return // callers cannot look into it
+	}
+	if ka != kb {
+		c.add(what, "was %s, is %s", c.old.called(was), c.new.called(is))
+		return
+	}
+	switch ka {
+	case kindPointer:
+		c.types(what, a.elem, b.elem, depth+1, true)
+	case kindRecord:
+		c.records(a, b, depth)
+	case kindArray:
+		if a.count != b.count && a.count >= 0 && b.count >= 0 && !pointed {
+			c.add(what, "was an array of %d, is one of %d", a.count, b.count)
+			return
+		}
+		c.types(what, a.elem, b.elem, depth+1, pointed)
+	case kindEnum:
+		c.enums(what, a, b)
+	case kindFunction:
+		if a.function != nil && b.function != nil {
+			c.signature(what+", which is a function: ", a.function, b.function, depth+1)
+		}
+	case kindBasic:
+		if a.size != b.size || class(a.encoding) != class(b.encoding) {
+			c.add(what, "was %s (%s), is %s (%s)", c.old.called(was), bytes(a.size), c.new.called(is), bytes(b.size))
+		}
+	default:
+		if a.size != b.size {
+			c.add(what, "was %s, is %s", bytes(a.size), bytes(b.size))
+		}
+	}
+}
+
+func bytes(n int64) string {
+	if n == 1 {
+		return "1 byte"
+	}
+	return fmt.Sprintf("%d bytes", n)
+}
+
+// records compares structs, unions and classes.
+func (c *comparer) records(a, b *typ, depth int) {
+	if a.declared || b.declared {
+		return
+	}
+	what := recordName(a)
+	changed := len(c.changes)
+	have := map[string]field{}
+	for i, f := range b.fields {
+		have[fieldKey(f, i)] = f
+	}
+	for i, f := range a.fields {
+		name := f.name
+		if f.parent {
+			name = "what it is derived from"
+		} else if name == "" {
+			name = fmt.Sprintf("member %d", i+1)
+		}
+		g, ok := have[fieldKey(f, i)]
+		switch {
+		case !ok:
+			// Renamed, if something of the same type stands in the same place.
+			if i < len(b.fields) && b.fields[i].off == f.off && !f.parent {
+				g = b.fields[i]
+			} else {
+				c.add(what, "%s is gone", name)
+				continue
+			}
+		case f.off != g.off || f.bits != g.bits:
+			c.add(what, "%s was at %s, is at %s", name, place(f), place(g))
+			continue
+		}
+		c.types(what+", member "+name, f.of, g.of, depth+1, false)
+	}
+	c.vtables(what, a, b)
+	if a.size != b.size && a.size >= 0 && b.size >= 0 && len(c.changes) == changed {
+		c.add(what, "was %s, is %s: who makes one makes it too small or too large", bytes(a.size), bytes(b.size))
+	}
+}
+
+func fieldKey(f field, i int) string {
+	if f.parent || f.name == "" {
+		return fmt.Sprintf("\x00%v %d", f.parent, i)
+	}
+	return f.name
+}
+
+func place(f field) string {
+	if f.bits > 0 || f.off%8 != 0 {
+		return fmt.Sprintf("bit %d, %d long", f.off, f.bits)
+	}
+	return fmt.Sprintf("byte %d", f.off/8)
+}
+
+func recordName(t *typ) string {
+	kind := map[dwarf.Tag]string{dwarf.TagUnionType: "union", dwarf.TagClassType: "class"}[t.tag]
+	if kind == "" {
+		kind = "struct"
+	}
+	if t.name == "" {
+		return kind + " without a name"
+	}
+	return kind + " " + t.name
+}
+
+// vtables compares the virtual functions of a class.
+func (c *comparer) vtables(what string, a, b *typ) {
+	slots := make([]int64, 0, len(a.virtual))
+	for slot := range a.virtual {
+		slots = append(slots, slot)
+	}
+	slices.Sort(slots)
+	for _, slot := range slots {
+		if is := b.virtual[slot]; is != a.virtual[slot] {
+			if is == "" {
+				is = "none"
+			}
+			c.add(what, "virtual function %d was %s, is %s", slot, a.virtual[slot], is)
+			return // the rest has moved with it
+		}
+	}
+	if len(b.virtual) > len(a.virtual) {
+		c.add(what, "had %d virtual functions, has %d: what is derived from it lacks some", len(a.virtual), len(b.virtual))
+	}
+}
+
+// enums compares enumerations: a value that a caller has been built with must
+// mean the same.
+func (c *comparer) enums(what string, a, b *typ) {
+	if a.size != b.size {
+		c.add(what, "an enumeration of %s, now of %s", bytes(a.size), bytes(b.size))
+		return
+	}
+	for _, name := range sortedNames(a.values) {
+		if is, ok := b.values[name]; ok && is != a.values[name] {
+			c.add("enum "+a.name, "%s was %d, is %d", name, a.values[name], is)
+		}
+	}
+}
+
+type kind int
+
+const (
+	kindOther kind = iota
+	kindBasic
+	kindPointer
+	kindRecord
+	kindArray
+	kindEnum
+	kindFunction
+)
+
+func kindOf(t *typ) kind {
+	switch t.tag {
+	case dwarf.TagBaseType:
+		return kindBasic
+	case dwarf.TagPointerType, dwarf.TagReferenceType, dwarf.TagRvalueReferenceType:
+		return kindPointer
+	case dwarf.TagStructType, dwarf.TagClassType, dwarf.TagUnionType:
+		return kindRecord
+	case dwarf.TagArrayType:
+		return kindArray
+	case dwarf.TagEnumerationType:
+		return kindEnum
+	case dwarf.TagSubroutineType:
+		return kindFunction
+	}
+	return kindOther
+}
+
+// class tells apart what is passed in other registers, or means something else:
+// signed and unsigned numbers and characters are one.
+func class(encoding int64) int64 {
+	const boolean, complexFloat, float, signedChar, unsigned, unsignedChar = 2, 3, 4, 6, 7, 8
+	switch encoding {
+	case boolean, complexFloat, float:
+		return encoding
+	case signedChar, unsigned, unsignedChar, 5, 16: // 5 is signed, 16 is UTF
+		return unsigned
+	}
+	return encoding
+}

@@ -1,0 +1,322 @@
+package abi
+
+import (
+	"context"
+	"debug/dwarf"
+	"debug/elf"
+	"encoding/hex"
+	"errors"
+	"io"
+	"strings"
+)
+
+// version is the debug information of one version of a library.
+type version struct {
+	d      *dwarf.Data
+	r      *dwarf.Reader
+	left   int // entries that may still be read
+	things map[string]*thing
+	types  map[dwarf.Offset]*typ
+	units  []unit // in order
+}
+
+// unit is a compilation unit; its file names are read when they are wanted.
+type unit struct {
+	off   dwarf.Offset
+	entry *dwarf.Entry
+	files []*dwarf.LineFile
+	known bool
+}
+
+// thing is a function or object that is exported.
+type thing struct {
+	isFunction bool
+	params     []dwarf.Offset // types
+	variadic   bool
+	result     dwarf.Offset // or the object's type; 0 is none
+}
+
+var errTooMuch = errors.New("malformed debug information: it leads round in circles")
+
+// read reads the functions and objects of these names; nil if there is no debug
+// information.
+func read(ctx context.Context, f io.ReaderAt, size int64, wanted map[string]bool, o Options) (*version, error) {
+	e, err := elf.NewFile(f)
+	if err != nil {
+		return nil, err
+	}
+	if s := e.Section(".debug_info"); s == nil || s.Type == elf.SHT_NOBITS {
+		if e, err = separate(e, o); e == nil || err != nil {
+			return nil, err
+		}
+	}
+	var all uint64
+	info := uint64(0)
+	for _, s := range e.Sections {
+		if !strings.HasPrefix(s.Name, ".debug_") && !strings.HasPrefix(s.Name, ".zdebug_") || s.Type == elf.SHT_NOBITS {
+			continue
+		}
+		if all += s.Size; all > maxDebug || s.Size > maxRatio*s.FileSize+4096 {
+			return nil, errors.New("the debug information is too large")
+		}
+		if s.Name == ".debug_info" {
+			info = s.Size
+		}
+	}
+	d, err := e.DWARF()
+	if err != nil {
+		return nil, err
+	}
+	// Each entry takes a byte at least; those that are looked up a second time
+	// are remembered.
+	v := &version{d: d, r: d.Reader(), left: int(info)*2 + 1<<16, things: map[string]*thing{}, types: map[dwarf.Offset]*typ{}}
+	return v, v.walk(ctx, wanted)
+}
+
+// separate opens the file that has the debug information of another.
+func separate(e *elf.File, o Options) (*elf.File, error) {
+	if o.Debug == nil {
+		return nil, nil
+	}
+	id := buildID(e)
+	if id == "" {
+		return nil, nil
+	}
+	f, _, err := o.Debug(id)
+	if err != nil {
+		return nil, nil
+	}
+	d, err := elf.NewFile(f)
+	if err != nil {
+		return nil, err
+	}
+	if s := d.Section(".debug_info"); s == nil || s.Type == elf.SHT_NOBITS || buildID(d) != id {
+		return nil, nil
+	}
+	return d, nil
+}
+
+func buildID(e *elf.File) string {
+	s := e.Section(".note.gnu.build-id")
+	if s == nil || s.Size < 16 || s.Size > 256 {
+		return ""
+	}
+	b, err := s.Data()
+	if err != nil || len(b) < 16 {
+		return ""
+	}
+	n := e.ByteOrder.Uint32(b[4:])
+	if e.ByteOrder.Uint32(b) != 4 || n > uint32(len(b)-16) {
+		return ""
+	}
+	return hex.EncodeToString(b[16 : 16+n])
+}
+
+// next is the next entry, within bounds.
+func (v *version) next() (*dwarf.Entry, error) {
+	if v.left--; v.left < 0 {
+		return nil, errTooMuch
+	}
+	return v.r.Next()
+}
+
+// at is the entry at an offset.
+func (v *version) at(off dwarf.Offset) (*dwarf.Entry, error) {
+	v.r.Seek(off)
+	return v.next()
+}
+
+// walk finds the functions and objects in all units.
+func (v *version) walk(ctx context.Context, wanted map[string]bool) error {
+	var found []*dwarf.Entry
+	scope := 0 // namespaces that we are in
+	for {
+		e, err := v.next()
+		if err != nil {
+			return err
+		}
+		if e == nil {
+			break
+		}
+		switch e.Tag {
+		case dwarf.TagCompileUnit, dwarf.TagPartialUnit, dwarf.TagTypeUnit:
+			if err := ctx.Err(); err != nil {
+				return err
+			}
+			v.units = append(v.units, unit{off: e.Offset, entry: e})
+			scope = 0
+			continue
+		case dwarf.TagNamespace:
+			if e.Children {
+				scope++
+			}
+			continue
+		case 0: // the end of a list
+			scope--
+			continue
+		case dwarf.TagSubprogram, dwarf.TagVariable:
+			if declared, _ := e.Val(dwarf.AttrDeclaration).(bool); !declared {
+				found = append(found, e)
+			}
+		}
+		if e.Children {
+			if err := v.skip(); err != nil {
+				return err
+			}
+		}
+	}
+	for _, e := range found {
+		if err := v.thing(e, wanted); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// skip passes over the children of the entry that was read last. What they say
+// of where they end is not believed.
+func (v *version) skip() error {
+	for depth := 1; depth > 0; {
+		e, err := v.next()
+		if err != nil {
+			return err
+		}
+		switch {
+		case e == nil:
+			return nil
+		case e.Tag == 0:
+			depth--
+		case e.Children:
+			depth++
+		}
+	}
+	return nil
+}
+
+// thing notes a function or object, if it is wanted and known by its definition.
+func (v *version) thing(e *dwarf.Entry, wanted map[string]bool) error {
+	whole := []*dwarf.Entry{e}
+	for range 4 { // the definition of what was declared in a class, or inlined elsewhere
+		last := whole[len(whole)-1]
+		off, ok := last.Val(dwarf.AttrSpecification).(dwarf.Offset)
+		if !ok {
+			if off, ok = last.Val(dwarf.AttrAbstractOrigin).(dwarf.Offset); !ok {
+				break
+			}
+		}
+		more, err := v.at(off)
+		if err != nil {
+			return err
+		}
+		if more == nil {
+			break
+		}
+		whole = append(whole, more)
+	}
+	name, external := "", false
+	for _, part := range whole {
+		if s, ok := part.Val(dwarf.AttrLinkageName).(string); ok && name == "" {
+			name = s
+		}
+		if is, _ := part.Val(dwarf.AttrExternal).(bool); is {
+			external = true
+		}
+	}
+	for _, part := range whole {
+		if s, ok := part.Val(dwarf.AttrName).(string); ok && name == "" {
+			name = s
+		}
+	}
+	if !external || !wanted[name] || v.things[name] != nil {
+		return nil
+	}
+	t := &thing{isFunction: e.Tag == dwarf.TagSubprogram}
+	for _, part := range whole {
+		if off, ok := part.Val(dwarf.AttrType).(dwarf.Offset); ok && t.result == 0 {
+			t.result = off
+		}
+	}
+	if t.isFunction {
+		for _, part := range whole { // the one that has them
+			if err := v.params(part, t); err != nil {
+				return err
+			}
+			if len(t.params) > 0 || t.variadic {
+				break
+			}
+		}
+	}
+	v.things[name] = t
+	return nil
+}
+
+// params reads the parameters of a function or of a type of functions.
+func (v *version) params(e *dwarf.Entry, t *thing) error {
+	if !e.Children {
+		return nil
+	}
+	v.r.Seek(e.Offset)
+	if _, err := v.next(); err != nil {
+		return err
+	}
+	for {
+		p, err := v.next()
+		if err != nil || p == nil || p.Tag == 0 {
+			return err
+		}
+		switch p.Tag {
+		case dwarf.TagFormalParameter:
+			off, ok := p.Val(dwarf.AttrType).(dwarf.Offset)
+			if _, inlined := p.Val(dwarf.AttrAbstractOrigin).(dwarf.Offset); !ok && inlined {
+				return nil // they are those of the function's origin, which comes next
+			}
+			t.params = append(t.params, off)
+		case dwarf.TagUnspecifiedParameters:
+			t.variadic = true
+		}
+		if p.Children {
+			if err := v.skip(); err != nil {
+				return err
+			}
+		}
+	}
+}
+
+// file is the name of the source file that an entry was declared in; "" if that
+// is not known.
+func (v *version) file(e *dwarf.Entry) string {
+	n, ok := e.Val(dwarf.AttrDeclFile).(int64)
+	if !ok {
+		return ""
+	}
+	u := v.unitOf(e.Offset)
+	if u == nil {
+		return ""
+	}
+	if !u.known {
+		u.known = true
+		if lines, err := v.d.LineReader(u.entry); err == nil && lines != nil {
+			u.files = lines.Files()
+		}
+	}
+	if n < 0 || n >= int64(len(u.files)) || u.files[n] == nil {
+		return ""
+	}
+	return u.files[n].Name
+}
+
+// unitOf is the unit that an entry is in: the last that begins before it.
+func (v *version) unitOf(off dwarf.Offset) *unit {
+	low, high := 0, len(v.units)
+	for low < high {
+		if mid := (low + high) / 2; v.units[mid].off <= off {
+			low = mid + 1
+		} else {
+			high = mid
+		}
+	}
+	if low == 0 {
+		return nil
+	}
+	return &v.units[low-1]
+}

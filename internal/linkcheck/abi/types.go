@@ -1,0 +1,227 @@
+package abi
+
+import (
+	"debug/dwarf"
+	"fmt"
+)
+
+// typ is one type, as far as a caller depends on it.
+type typ struct {
+	tag      dwarf.Tag
+	name     string
+	size     int64 // bytes; -1 is not known
+	encoding int64 // of a basic type
+	elem     dwarf.Offset
+	count    int64 // of an array's elements; -1 is not known
+	declared bool  // and not defined
+	private  bool  // defined in a source file
+	fields   []field
+	values   map[string]int64 // of an enumeration
+	virtual  map[int64]string // of a class: by slot
+	function *thing
+}
+
+// field is a member, or what a class is derived from.
+type field struct {
+	name   string
+	off    int64 // bits
+	bits   int64 // of a bit field, else 0
+	of     dwarf.Offset
+	parent bool
+}
+
+// typ reads the type at an offset, once. nil is void.
+func (v *version) typ(off dwarf.Offset) (*typ, error) {
+	if off == 0 {
+		return nil, nil
+	}
+	if t, ok := v.types[off]; ok {
+		return t, nil
+	}
+	e, err := v.at(off)
+	if err != nil || e == nil {
+		return nil, err
+	}
+	t := &typ{tag: e.Tag, size: -1, count: -1}
+	v.types[off] = t
+	t.name, _ = e.Val(dwarf.AttrName).(string)
+	t.elem, _ = e.Val(dwarf.AttrType).(dwarf.Offset)
+	t.declared, _ = e.Val(dwarf.AttrDeclaration).(bool)
+	t.encoding, _ = e.Val(dwarf.AttrEncoding).(int64)
+	if size, ok := e.Val(dwarf.AttrByteSize).(int64); ok {
+		t.size = size
+	}
+	switch e.Tag {
+	case dwarf.TagStructType, dwarf.TagClassType, dwarf.TagUnionType, dwarf.TagEnumerationType:
+		if file := v.file(e); file != "" && !header(file) {
+			t.private = true
+		}
+		err = v.members(e, t)
+	case dwarf.TagArrayType:
+		err = v.members(e, t)
+	case dwarf.TagSubroutineType:
+		t.function = &thing{isFunction: true, result: t.elem}
+		err = v.params(e, t.function)
+	}
+	return t, err
+}
+
+// members reads what is in a struct, an enumeration or an array.
+func (v *version) members(e *dwarf.Entry, t *typ) error {
+	if !e.Children {
+		return nil
+	}
+	v.r.Seek(e.Offset)
+	if _, err := v.next(); err != nil {
+		return err
+	}
+	for {
+		m, err := v.next()
+		if err != nil || m == nil || m.Tag == 0 {
+			return err
+		}
+		switch m.Tag {
+		case dwarf.TagMember, dwarf.TagInheritance:
+			t.addField(m)
+		case dwarf.TagEnumerator:
+			if value, ok := m.Val(dwarf.AttrConstValue).(int64); ok {
+				if t.values == nil {
+					t.values = map[string]int64{}
+				}
+				name, _ := m.Val(dwarf.AttrName).(string)
+				t.values[name] = value
+			}
+		case dwarf.TagSubrangeType:
+			n := int64(-1)
+			if count, ok := m.Val(dwarf.AttrCount).(int64); ok {
+				n = count
+			} else if upper, ok := m.Val(dwarf.AttrUpperBound).(int64); ok {
+				n = upper + 1
+			}
+			switch {
+			case n < 0:
+			case t.count < 0:
+				t.count = n
+			default: // of several dimensions
+				t.count *= n
+			}
+		case dwarf.TagSubprogram:
+			t.addVirtual(m)
+		}
+		if m.Children {
+			if err := v.skip(); err != nil {
+				return err
+			}
+		}
+	}
+}
+
+func (t *typ) addField(m *dwarf.Entry) {
+	if external, _ := m.Val(dwarf.AttrExternal).(bool); external {
+		return // static: a variable of its own
+	}
+	f := field{parent: m.Tag == dwarf.TagInheritance}
+	f.name, _ = m.Val(dwarf.AttrName).(string)
+	f.of, _ = m.Val(dwarf.AttrType).(dwarf.Offset)
+	f.bits, _ = m.Val(dwarf.AttrBitSize).(int64)
+	if off, ok := m.Val(dwarf.AttrDataMemberLoc).(int64); ok {
+		f.off = off * 8
+	}
+	if off, ok := m.Val(dwarf.AttrDataBitOffset).(int64); ok {
+		f.off = off
+	} else if off, ok := m.Val(dwarf.AttrBitOffset).(int64); ok { // before DWARF 4, counted from the other end
+		f.off = f.off*64 + off
+	}
+	t.fields = append(t.fields, f)
+}
+
+// addVirtual notes a virtual function and its slot, which a location expression
+// names: DW_OP_constu N.
+func (t *typ) addVirtual(m *dwarf.Entry) {
+	const opConstu = 0x10
+	loc, ok := m.Val(dwarf.AttrVtableElemLoc).([]byte)
+	if !ok || len(loc) < 2 || len(loc) > 10 || loc[0] != opConstu {
+		return
+	}
+	slot, shift := int64(0), 0
+	for _, b := range loc[1:] {
+		slot |= int64(b&0x7f) << shift
+		shift += 7
+	}
+	name, _ := m.Val(dwarf.AttrLinkageName).(string)
+	if name == "" {
+		name, _ = m.Val(dwarf.AttrName).(string)
+	}
+	if t.virtual == nil {
+		t.virtual = map[int64]string{}
+	}
+	t.virtual[slot] = name
+}
+
+// plain is the type without names and qualifiers for it.
+func (v *version) plain(off dwarf.Offset) (*typ, dwarf.Offset, error) {
+	for range maxDepth {
+		t, err := v.typ(off)
+		if t == nil || err != nil {
+			return nil, 0, err
+		}
+		switch t.tag {
+		case dwarf.TagTypedef, dwarf.TagConstType, dwarf.TagVolatileType, dwarf.TagRestrictType, dwarf.TagAtomicType:
+			off = t.elem
+		default:
+			return t, off, nil
+		}
+	}
+	return nil, 0, errTooMuch
+}
+
+// called is what a caller would write for the type.
+func (v *version) called(off dwarf.Offset) string {
+	t, err := v.typ(off)
+	for range 8 {
+		if err != nil {
+			return "?"
+		}
+		if t == nil {
+			return "void"
+		}
+		kind := map[dwarf.Tag]string{
+			dwarf.TagStructType: "struct ", dwarf.TagUnionType: "union ", dwarf.TagClassType: "class ", dwarf.TagEnumerationType: "enum ",
+		}[t.tag]
+		switch t.tag {
+		case dwarf.TagPointerType, dwarf.TagReferenceType, dwarf.TagRvalueReferenceType:
+			mark := map[dwarf.Tag]string{dwarf.TagPointerType: "*", dwarf.TagReferenceType: "&", dwarf.TagRvalueReferenceType: "&&"}[t.tag]
+			inner, err := v.typ(t.elem)
+			if err == nil && inner != nil && (inner.tag == dwarf.TagPointerType || inner.tag == dwarf.TagConstType) {
+				return "pointer"
+			}
+			return v.calledFlat(t.elem) + mark
+		case dwarf.TagArrayType:
+			return fmt.Sprintf("%s[%d]", v.calledFlat(t.elem), t.count)
+		case dwarf.TagSubroutineType:
+			return "function"
+		case dwarf.TagConstType, dwarf.TagVolatileType, dwarf.TagRestrictType, dwarf.TagAtomicType:
+			t, err = v.typ(t.elem)
+			continue
+		}
+		if t.name == "" {
+			return kind + "without a name"
+		}
+		return kind + t.name
+	}
+	return "?"
+}
+
+// calledFlat is called for what another type is made of, without going on.
+func (v *version) calledFlat(off dwarf.Offset) string {
+	t, _, err := v.plain(off)
+	switch {
+	case err != nil:
+		return "?"
+	case t == nil:
+		return "void"
+	case t.name == "":
+		return "…"
+	}
+	return t.name
+}
