@@ -140,7 +140,8 @@ type unit struct {
 	mainPID           int
 	restarts          int // how often systemd itself has restarted it
 	job               bool
-	canStart, refuses bool // refuses: its file forbids to stop or start it by hand
+	canStart, refuses bool     // refuses: its file forbids to stop or start it by hand
+	with              []string // units that systemd stops or restarts with it
 }
 
 // look asks for a unit's properties.
@@ -158,6 +159,10 @@ func (m *manager) look(ctx context.Context, name string) (unit, error) {
 	for _, key := range []string{"RefuseManualStart", "RefuseManualStop"} {
 		refuses, _ := props[key].(bool)
 		u.refuses = u.refuses || refuses
+	}
+	for _, key := range []string{"RequiredBy", "BoundBy", "ConsistsOf"} { // systemd.unit(5): Requires=, BindsTo=, PartOf=
+		names, _ := props[key].([]string)
+		u.with = append(u.with, names...)
 	}
 	if job, ok := props["Job"].([]any); ok && len(job) > 0 {
 		id, _ := job[0].(uint32)

@@ -39,8 +39,16 @@ func (p *planner) placeUnit(ctx context.Context, key unitKey, g *group) {
 	if !reload && p.placeSignals(ctx, key, g, main) {
 		return
 	}
-	if u.refuses || !u.canStart {
+	switch {
+	case u.refuses || !u.canStart:
 		leave(ForUnit, "its unit forbids to restart it by hand")
+		return
+	case u.active == "inactive" || u.active == "failed" || u.active == "deactivating":
+		leave(ForUnit, "its unit is %s and has left it behind", u.active)
+		return
+	}
+	if other := p.goesWith(m, u); other != "" {
+		leave(ForDenied, "systemd would restart %s with it, which is to be left alone", shown(other))
 		return
 	}
 	asked := g.stale
@@ -64,6 +72,22 @@ func (p *planner) placeUnit(ctx context.Context, key unitKey, g *group) {
 		s.Processes = append(s.Processes, describe(process, key.name))
 	}
 	p.plan.Steps = append(p.plan.Steps, s)
+}
+
+// goesWith names a running unit that a restart would take along although it is to
+// be left alone; "" if there is none. A reload takes nothing along, but may turn
+// out to be a restart.
+func (p *planner) goesWith(m *manager, u unit) string {
+	for _, name := range u.with {
+		if m.units[name].ActiveState != "active" {
+			continue
+		}
+		other := stale.Process{Unit: stale.Unit{Name: name}}
+		if p.self.units[name] || named(p.Deny, other, name) != "" || ofHost(other, name) && named(p.Allow, other, name) == "" {
+			return name
+		}
+	}
+	return ""
 }
 
 // mainOf is the stale process that is the unit's main one; nil if that is not

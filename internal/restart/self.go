@@ -2,6 +2,7 @@ package restart
 
 import (
 	"os"
+	"path"
 	"strconv"
 	"strings"
 )
@@ -12,13 +13,14 @@ type self struct {
 	pid       int
 	ancestors map[int]bool    // this process and those that started it, but not PID 1
 	homes     map[string]bool // control groups of units and sessions in which they are
+	units     map[string]bool // the last part of each
 }
 
 // maxAncestors bounds the walk up, should /proc change while it is read.
 const maxAncestors = 1024
 
 func lookAtSelf(o Options) self {
-	s := self{proc: o.Proc, pid: o.Self, ancestors: map[int]bool{}, homes: map[string]bool{}}
+	s := self{proc: o.Proc, pid: o.Self, ancestors: map[int]bool{}, homes: map[string]bool{}, units: map[string]bool{}}
 	if s.pid == 0 {
 		s.pid = os.Getpid()
 	}
@@ -26,6 +28,7 @@ func lookAtSelf(o Options) self {
 		s.ancestors[pid] = true
 		if home := s.home(pid); home != "" {
 			s.homes[home] = true
+			s.units[path.Base(home)] = true
 		}
 	}
 	return s
@@ -70,11 +73,11 @@ func (s self) home(pid int) string {
 	for line := range strings.Lines(string(text)) {
 		// "0::PATH" is the unified hierarchy, name=systemd the one of old.
 		_, rest, _ := strings.Cut(strings.TrimSpace(line), ":")
-		controllers, path, _ := strings.Cut(rest, ":")
+		controllers, group, _ := strings.Cut(rest, ":")
 		if controllers != "" && controllers != "name=systemd" {
 			continue
 		}
-		parts := strings.Split(path, "/")
+		parts := strings.Split(group, "/")
 		for i := len(parts) - 1; i > 0; i-- {
 			if strings.HasSuffix(parts[i], ".service") || strings.HasSuffix(parts[i], ".scope") {
 				return strings.Join(parts[:i+1], "/")

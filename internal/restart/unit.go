@@ -9,12 +9,13 @@ import (
 
 // restartUnit restarts a unit, or reloads it if it can and that is wanted, and
 // waits until it is up. It returns the unit as it is then. asked says that
-// systemd has taken the job.
+// systemd has taken the job. A unit that somebody has stopped meanwhile stays
+// so: that is what "try" means.
 func (m *manager) restartUnit(ctx context.Context, name string, reload bool) (u unit, asked bool, err error) {
 	done := make(chan string, 1)
-	start := m.conn.RestartUnitContext
+	start := m.conn.TryRestartUnitContext
 	if reload {
-		start = m.conn.ReloadOrRestartUnitContext
+		start = m.conn.ReloadOrTryRestartUnitContext
 	}
 	call, cancel := context.WithTimeout(ctx, busLimit)
 	_, err = start(call, name, "replace", done)

@@ -180,6 +180,52 @@ func TestRefusedUnits(t *testing.T) {
 	}
 }
 
+// TestStoppedUnits starts no unit that somebody has stopped, before the plan or
+// after it.
+func TestStoppedUnits(t *testing.T) {
+	h := newHost(t)
+	h.service("a.service", nil, "escape")
+	h.service("b.service", nil, "escape")
+	h.alter = func(p *stale.Process) { p.Unit.Name = filepath.Base(p.Files[0].Path) + ".service" }
+	h.upgrade("a", "b")
+	eventually(t, "the children", func() bool {
+		all := h.plan().Steps
+		return len(all) == 2 && len(all[0].Processes) == 2 && len(all[1].Processes) == 2
+	})
+	h.Stop("a.service")
+	plan := h.plan()
+	want(t, "steps", steps(plan), "unit b.service")
+	want(t, "why", plan.Left[0].Why, "its unit is inactive and has left it behind")
+	h.Stop("b.service")
+	_, err := Run(t.Context(), h.opts, plan)
+	wantErr(t, err, ErrUnhealthy, "b.service is not up; it is inactive (dead)")
+	if a, b := h.PID("a.service"), h.PID("b.service"); a != 0 || b != 0 {
+		t.Errorf("main processes %d and %d, want neither unit started", a, b)
+	}
+	for _, l := range h.plan().Left {
+		kill(t, l.PID)
+	}
+}
+
+// TestTakenAlong leaves a unit alone whose restart would restart another that is
+// to be left alone.
+func TestTakenAlong(t *testing.T) {
+	h := newHost(t)
+	h.service("a.service", func(u *restarttest.Unit) { u.RequiredBy = []string{"gone.service", "web.service", "docker.service"} })
+	h.service("web.service", nil)
+	h.upgrade("a")
+	want(t, "steps", steps(h.plan()), "unit a.service")
+	h.opts.Deny = []string{"web*"}
+	plan := h.plan()
+	want(t, "steps", steps(plan), "")
+	want(t, "why", plan.Left[0].Why, "systemd would restart web.service with it, which is to be left alone")
+	h.opts.Deny = nil
+	h.service("docker.service", nil)
+	want(t, "left", left(h.plan()), "a denied")
+	h.opts.Allow = []string{"docker.service"}
+	want(t, "steps", steps(h.plan()), "unit a.service")
+}
+
 // TestRulesOrder follows the order of the rules, and reloads what they say.
 func TestRulesOrder(t *testing.T) {
 	h := newHost(t)

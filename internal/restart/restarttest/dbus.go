@@ -41,11 +41,11 @@ func (m manager) GetUnitByPID(pid uint32) (dbus.ObjectPath, *dbus.Error) {
 	return unitPath(name), nil
 }
 
-func (m manager) RestartUnit(name, mode string) (dbus.ObjectPath, *dbus.Error) {
+func (m manager) TryRestartUnit(name, mode string) (dbus.ObjectPath, *dbus.Error) {
 	return m.s.job("restart", name, mode)
 }
 
-func (m manager) ReloadOrRestartUnit(name, mode string) (dbus.ObjectPath, *dbus.Error) {
+func (m manager) ReloadOrTryRestartUnit(name, mode string) (dbus.ObjectPath, *dbus.Error) {
 	return m.s.job("reload-or-restart", name, mode)
 }
 
@@ -84,10 +84,12 @@ func (s *Systemd) job(kind, name, mode string) (dbus.ObjectPath, *dbus.Error) {
 func (s *Systemd) work(u *Unit, kind string, id uint32, path dbus.ObjectPath) {
 	result := "done"
 	s.mu.Lock()
+	stopped := u.active == "inactive" && !u.Oneshot
 	reload, fails, loses, wait := kind != "restart" && u.CanReload, u.JobFails, u.LosesSignal, u.StartsIn
 	pid := u.pid()
 	s.mu.Unlock()
 	switch {
+	case stopped: // nothing to try
 	case reload:
 		syscall.Kill(pid, syscall.SIGHUP)
 	default:
@@ -137,6 +139,7 @@ func (p properties) GetAll(face string) (map[string]dbus.Variant, *dbus.Error) {
 		}
 		all["Id"], all["ActiveState"], all["SubState"], all["Job"] = u.Name, u.active, u.sub, job
 		all["CanStart"], all["CanReload"] = true, u.CanReload
+		all["RequiredBy"], all["BoundBy"], all["ConsistsOf"] = append([]string{}, u.RequiredBy...), []string{}, []string{}
 		all["RefuseManualStart"], all["RefuseManualStop"] = false, u.Refuses
 	}
 	if face == "" || face == "org.freedesktop.systemd1.Service" {

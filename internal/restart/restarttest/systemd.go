@@ -45,6 +45,7 @@ type Unit struct {
 	LosesSignal   bool          // the end of a job is not told
 	StartsIn      time.Duration // so long it is "activating" after the job
 	RestartAlways bool          // systemd starts it again when it ends
+	RequiredBy    []string      // units that need it
 
 	active, sub, result string
 	restarts            uint32
@@ -214,6 +215,17 @@ func (s *Systemd) wait(u *Unit, cmd *exec.Cmd, ended chan struct{}) {
 		time.Sleep(20 * time.Millisecond)
 		_ = s.start(u) // it says so in its state
 	}
+}
+
+// Stop stops a unit.
+func (s *Systemd) Stop(name string) {
+	s.mu.Lock()
+	u := s.units[name]
+	s.mu.Unlock()
+	s.stop(u)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	u.active, u.sub = "inactive", "dead"
 }
 
 // stop ends the main process with its group, as KillMode=control-group does.
