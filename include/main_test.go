@@ -152,16 +152,20 @@ func start(t testing.TB, path string, args ...string) *process {
 // run starts a program and sees to it that it is gone in the end.
 func run(t testing.TB, path string, args ...string) *process {
 	t.Helper()
-	cmd := exec.Command(path, args...)
-	return runCommand(t, cmd)
+	return runCommand(t, exec.Command(path, args...))
 }
 
 func runCommand(t testing.TB, cmd *exec.Cmd) *process {
 	t.Helper()
+	return runIn(t, cmd, filepath.Dir(cmd.Path))
+}
+
+func runIn(t testing.TB, cmd *exec.Cmd, dir string) *process {
+	t.Helper()
 	p := &process{TB: t, cmd: cmd, path: cmd.Path, done: make(chan error, 1)}
 	cmd.Stdout, cmd.Stderr = &p.out, &p.out
 	cmd.WaitDelay = 200 * time.Millisecond // a spawned successor holds the pipe
-	cmd.Dir = filepath.Dir(cmd.Path)
+	cmd.Dir = dir
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
 	}

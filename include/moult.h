@@ -304,6 +304,7 @@ enum {
 #define MOULT__PAUSED 0x80000001U
 #define MOULT__BLOCKED 0x80000002U       /* only from C to C */
 #define MOULT__FIRST_IGNORED 0x80000003U /* only C looks at it */
+#define MOULT__TRIED 0x80000004U         /* likewise */
 #define MOULT__SKIP 0x80000000U
 
 /* The note by which a file is known to contain this library. Linkers keep notes
@@ -974,7 +975,7 @@ static int moult__adopt_fd(const char *name, size_t len, int fd)
 
 /* What a hand-over says beside descriptors. */
 typedef struct moult__said {
-	uint64_t ignored, blocked, first_ignored;
+	uint64_t ignored, blocked, first_ignored, tried;
 	int has_first_ignored, in_place;
 	char *exe;
 	char exe_id[512];
@@ -1042,6 +1043,10 @@ static int moult__adopt(moult__said *said)
 				said->blocked = moult__un_le(r.data, 8);
 				g->prev_is_c = 1;
 			}
+			break;
+		case MOULT__TRIED: /* if it is ours again: it was taken back */
+			if (r.len == 8)
+				said->tried = moult__un_le(r.data, 8);
 			break;
 		case MOULT__FIRST_IGNORED:
 			if (r.len == 8) {
@@ -1151,7 +1156,7 @@ static int moult__give_back(const char *why)
 				continue; /* closed meanwhile */
 			break;
 		case MOULT__PID: case MOULT__BLOB: case MOULT__ARG: case MOULT__ENV: case MOULT__REJECTED:
-		case MOULT__FIRST_IGNORED: case MOULT__BLOCKED:
+		case MOULT__FIRST_IGNORED: case MOULT__BLOCKED: case MOULT__TRIED:
 			break;
 		default:
 			continue;
@@ -2376,6 +2381,8 @@ static int moult__hand(int ready_fd, uint64_t blocked, uint64_t ignored)
 			moult__record_u64(&b, MOULT__BLOCKED, "", blocked);
 	}
 	moult__record_u64(&b, MOULT__FIRST_IGNORED, "", g->first_ignored);
+	if (g->t.seen.digest != 0)
+		moult__record_u64(&b, MOULT__TRIED, "", g->t.seen.digest);
 	moult__record(&b, MOULT__END, "", 0, "", 0);
 	int fd = b.bad ? -ENOMEM : moult__sealed("moult-handover", b.p, b.n);
 	free(b.p);
@@ -2426,7 +2433,7 @@ static int moult__try_bad(const char *why, int file_itself)
 	g->t.step = MOULT__BAD;
 	g->t.err = -EKEYREJECTED;
 	if (g->t.digest != 0)
-		g->bad[g->nbad++ % 16] = g->t.digest;
+		g->bad[g->nbad++ % 16] = g->warned = g->t.digest;
 	if (g->t.sha_hex[0] != 0) /* the same bytes in another file */
 		g->bad[g->nbad++ % 16] = moult__mix(g->t.seen.libs, g->t.sha_hex, 64);
 	if (file_itself && (g->t.seen.flags & MOULT_EXE) != 0) {
@@ -2744,8 +2751,10 @@ static int moult__try_on(const moult__seen *seen)
 	if (t->step != MOULT__IDLE &&
 	    (t->digest != seen->digest || !moult__same_file(&t->seen.exe, &seen->exe) || strcmp(t->seen.at, seen->at) != 0))
 		moult__try_stop();
-	if (seen->digest != 0 && moult__is_bad(seen->digest))
+	if (seen->digest != 0 && moult__is_bad(seen->digest)) {
+		moult__warn(seen->digest, 4, "rejected: it failed before", g->exe);
 		return -EKEYREJECTED;
+	}
 	if (t->step == MOULT__IDLE) {
 		int err = moult__try_begin(seen);
 		if (err != 0)
@@ -2912,6 +2921,8 @@ int moult_init(int argc, char **argv, const moult_options *options)
 	}
 	if (g->in != NULL && said.in_place && g->prev_fd >= 0 && !g->trial && (g->o.flags & MOULT_NO_ROLLBACK) == 0)
 		moult__arm();
+	if (g->rolled_back != NULL && said.tried != 0)
+		g->bad[g->nbad++ % 16] = said.tried;
 	if (g->rolled_back != NULL)
 		moult__say(4, "the new version was taken back: %s", g->rolled_back);
 	if (!g->trial) {
@@ -3109,6 +3120,13 @@ int moult_ready(void)
 		moult__close(&g->proc_fd);
 	}
 	moult__libs();
+	/* Only libraries had changed: what is there now is what was taken back. */
+	if (g->rolled_back != NULL && g->exe != NULL) {
+		static moult__seen seen;
+		moult__look(&seen);
+		if ((seen.flags & MOULT_EXE) == 0 && seen.digest != 0)
+			g->bad[g->nbad++ % 16] = seen.digest;
+	}
 	moult__boot_ready();
 	int spawned = g->ready_fd >= 0;
 	if (spawned) {
