@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"os"
 	"reflect"
+	"regexp"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -153,6 +154,9 @@ func TestPSScreen(t *testing.T) {
 				if time.Now().After(deadline) {
 					t.Fatalf("the view does not follow the size: %q", frame)
 				}
+			}
+			if cleared := regexp.MustCompile(`[^\x1b\r\nmHJ]\x1b\[K`).FindString(p.text()); cleared != "" {
+				t.Errorf("%q: a line is cleared after it was written: a full one loses its end", cleared)
 			}
 			want := error(nil)
 			switch end {
