@@ -11,7 +11,7 @@ var rooms = map[string][]string{
 	"cmd/moult": {"internal/lab", "internal/deploy", "internal/release", "internal/stale", "internal/restart", "internal/disk", "internal/disk/disktest"},
 
 	"internal/lab":    {"internal/deploy", "internal/release", "internal/stale", "internal/disk"},
-	"internal/bench":  {"internal/disk", "internal/reexecload"},
+	"internal/bench":  {"internal/disk", "internal/linkcheck", "internal/reexecload"},
 	"internal/deploy": {"internal/deploy/hostfacts", "internal/linkcheck", "internal/stale", "internal/release", "internal/disk"},
 
 	"internal/deploy/hostfacts":    {},
