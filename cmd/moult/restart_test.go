@@ -35,7 +35,6 @@ const okStatus = "200 OK"
 func newServedTarget(t *testing.T, layout string) *servedTarget {
 	t.Helper()
 	restarttest.Apart(t)
-	t.Cleanup(restarttest.RemoveGroups)
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
@@ -113,10 +112,19 @@ func mentions(t *testing.T, text string, parts ...string) {
 }
 
 func testLayouts(t *testing.T, test func(t *testing.T, layout string)) {
-	t.Cleanup(restarttest.RemoveServers)
+	cleanUp(t)
 	for _, layout := range []string{"shared", "owned"} {
-		t.Run(layout, func(t *testing.T) { test(t, layout) })
+		t.Run(layout, func(t *testing.T) {
+			t.Parallel()
+			test(t, layout)
+		})
 	}
+}
+
+// cleanUp removes in the end what the test and its parts have in common.
+func cleanUp(t *testing.T) {
+	t.Cleanup(restarttest.RemoveServers)
+	t.Cleanup(restarttest.RemoveGroups)
 }
 
 // TestApplyRestart brings a service along, and back again where the new release
@@ -132,7 +140,7 @@ func TestApplyRestart(t *testing.T) {
 			t.Errorf("process %d after %d, restarted %v, want another, restarted once", second, first, s.Calls())
 		}
 
-		out, errs := s.moult(4, "apply", "--restart", "--health", s.url, "--health-timeout", "2s", s.release("3", "503 Service Unavailable"), s.target)
+		out, errs := s.moult(4, "apply", "--restart", "--health", s.url, "--health-timeout", "1s", s.release("3", "503 Service Unavailable"), s.target)
 		mentions(t, out, "generation 3 is live, was 2", "not well: "+s.url+`: it answers "503 Service Unavailable"`, "generation 2 is live, was 3", "well: "+s.url+" (")
 		mentions(t, errs, "moult: apply: generation 3: ", "health: "+s.url, "; generation 2 is live again, and well\n", "moult: hint: ")
 		s.runsVersion("2")
@@ -176,7 +184,7 @@ func TestCommitRestart(t *testing.T) {
 		mentions(t, errs, "moult: rollback: generation 1 is live: ")
 		s.runsVersion("1")
 		s.moult(0, "stage", s.release("3", "500 No"), s.target)
-		_, errs = s.moult(4, "commit", "--restart", "--health", s.url, "--health-timeout", "2s", s.target)
+		_, errs = s.moult(4, "commit", "--restart", "--health", s.url, "--health-timeout", "1s", s.target)
 		mentions(t, errs, "generation 1 is live again, and well")
 		s.runsVersion("1")
 		// Not well, and nobody was to be restarted.
@@ -187,7 +195,7 @@ func TestCommitRestart(t *testing.T) {
 
 		// What somebody else makes live meanwhile stays.
 		meanwhile := "moult apply " + s.release("5", okStatus) + " " + s.target + " >&2; false"
-		out, errs = s.moult(4, "apply", "--health", meanwhile, "--health-timeout", "2s", s.release("4", okStatus), s.target)
+		out, errs = s.moult(4, "apply", "--health", meanwhile, "--health-timeout", "1s", s.release("4", okStatus), s.target)
 		mentions(t, errs, "; there was no rollback: somebody has made generation ", " live meanwhile, which stays")
 		if strings.Contains(out, "is live, was 4") {
 			t.Errorf("it was taken back: %s", out)
@@ -226,7 +234,7 @@ func TestRestart(t *testing.T) {
 // TestRestartAsks does nothing on a terminal where programs would be restarted
 // that are not the target's own, and says how to.
 func TestRestartAsks(t *testing.T) {
-	t.Cleanup(restarttest.RemoveServers)
+	cleanUp(t)
 	s := newServedTarget(t, "shared")
 	for _, version := range []string{"2", "3"} {
 		dir := s.release(version, okStatus)
@@ -308,7 +316,7 @@ func (s *servedTarget) onTerminal(args ...string) (status int, output string) {
 // TestRestartInterrupted says that the release is live, though nobody has waited
 // for its programs.
 func TestRestartInterrupted(t *testing.T) {
-	t.Cleanup(restarttest.RemoveServers)
+	cleanUp(t)
 	s := newServedTarget(t, "shared")
 	s.Change("app.service", func(u *restarttest.Unit) { u.JobHangs = true })
 	cmd := exec.Command("moult", "apply", "--restart", "--health", "false", s.release("2", okStatus), s.target)
