@@ -35,6 +35,8 @@ func sections() []section {
 		{"nothing", (*bench).measureNothing},
 		{"clone", (*bench).measureClone},
 		{"many", (*bench).measureMany},
+		{"check", (*bench).measureLinks},
+		{"ps", (*bench).measurePs},
 		{"reexec", (*bench).measureReexec},
 	}
 }

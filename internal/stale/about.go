@@ -166,24 +166,39 @@ func (l *visit) file(o outcome) File {
 	return f
 }
 
-// origins asks which releases the two files are from.
+// place is a file that is mapped under a name, and what would be loaded in its
+// stead.
+type place struct {
+	pair
+	text string
+}
+
+// origins asks which releases the two files are from, once for all processes
+// that have the same.
 func (l *visit) origins(f *File, o outcome) {
-	if l.Places == nil {
+	if l.Places == nil || !l.root.own {
 		return
 	}
-	if o.next != nil && o.next.err == nil && o.next.root.own {
-		f.Gets, _ = l.Places.Origin(l.resolved(o.next))
-	}
-	if l.root.own {
+	both, ok := l.sources.get(place{pair{o.node, o.next}, f.Mapped}, l.patience, func() (of [2]Origin, keep bool) {
+		next := ""
+		if o.next != nil && o.next.err == nil {
+			next = l.resolved(o.next)
+			of[1], _ = l.Places.Origin(next)
+		}
 		text := strings.TrimSuffix(f.Mapped, deletedSuffix)
 		if d, ok := l.Places.(Displacer); ok && f.Has != (Inode{}) {
-			if f.Runs, ok = d.Displaced(text, f.Has); ok {
-				return
+			if of[0], ok = d.Displaced(text, f.Has); ok {
+				return of, true
 			}
 		}
-		if f.Verdict == None || f.Verdict == Corrupt || f.Has == (Inode{}) || text != l.resolvedOrEmpty(o.next) {
-			f.Runs, _ = l.Places.Origin(text)
+		// What is at the path now is what is mapped, or the path is another one.
+		if f.Verdict == None || f.Verdict == Corrupt || text != next {
+			of[0], _ = l.Places.Origin(text)
 		}
+		return of, true
+	})
+	if ok {
+		f.Runs, f.Gets = both[0], both[1]
 	}
 }
 
@@ -199,11 +214,4 @@ func (l *visit) resolved(t *target) string {
 		return ""
 	}
 	return text
-}
-
-func (l *visit) resolvedOrEmpty(t *target) string {
-	if t == nil || t.err != nil {
-		return ""
-	}
-	return l.resolved(t)
 }

@@ -74,6 +74,7 @@ type search struct {
 	heads       cache[*node, *elfFile]
 	relocations cache[*node, relocations]
 	nexts       cache[*target, head]
+	sources     cache[place, [2]Origin]
 	pairs       cache[pair, comparison]
 	users       cache[int, string]
 }
