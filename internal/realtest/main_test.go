@@ -10,6 +10,8 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+
+	"moult.example/internal/testneed"
 )
 
 // The program under test, and a directory for what the tests compile.
@@ -19,42 +21,8 @@ var (
 )
 
 func TestMain(m *testing.M) {
-	if alone, err := inOwnProcesses(); alone {
-		if err != nil {
-			fmt.Fprintln(os.Stderr, err)
-			os.Exit(1)
-		}
-		return
-	}
+	testneed.InOwnProcesses()
 	os.Exit(testMain(m))
-}
-
-// inOwnProcesses runs the tests in a PID namespace of their own where there is
-// a process that even root may not look into, as the init of some virtual
-// machines. Such a process counts as a user of everything, so that nothing
-// would ever be collected here.
-func inOwnProcesses() (bool, error) {
-	if os.Geteuid() != 0 || os.Getenv("MOULT_OWN_PROCESSES") != "" {
-		return false, nil
-	}
-	if _, err := os.Readlink("/proc/1/cwd"); err == nil {
-		return false, nil
-	}
-	unshare, err := exec.LookPath("unshare")
-	if err != nil {
-		return false, nil
-	}
-	// The shell is the one that waits for orphans.
-	args := append([]string{"--pid", "--fork", "--kill-child", "--mount-proc", "sh", "-c", `"$@"; exit $?`, "sh"}, os.Args...)
-	cmd := exec.Command(unshare, args...)
-	cmd.Stdin, cmd.Stdout, cmd.Stderr = os.Stdin, os.Stdout, os.Stderr
-	cmd.Env = append(os.Environ(), "MOULT_OWN_PROCESSES=1")
-	err = cmd.Run()
-	var exit *exec.ExitError
-	if errors.As(err, &exit) && exit.ExitCode() > 0 {
-		os.Exit(exit.ExitCode())
-	}
-	return true, err
 }
 
 func testMain(m *testing.M) int {
