@@ -73,6 +73,8 @@ var mayPrint = map[string]string{
 	"cmd/moult":      "it is the program",
 	"internal/bench": "a program of its own",
 	"reexec":         "a preflight ends the process before its program begins",
+
+	"internal/testneed": "runs a package's tests in another namespace, for its TestMain",
 }
 
 // Standard packages that are refused, and who may import them all the same.
