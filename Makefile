@@ -24,7 +24,7 @@ BUILD    = CGO_ENABLED=0 $(GO) build -trimpath -buildvcs=false -ldflags '$(LDFLA
 # How long each target of make fuzz runs; in make check it is three seconds.
 FUZZTIME ?= 2m
 
-.PHONY: all build cross demo test check vet staticcheck unit difftest fuzz fuzz-short bench man completion units install clean
+.PHONY: all build cross demo test check vet staticcheck unit difftest fuzz fuzz-short bench man completion units header install clean
 
 # The parts of check are in an order that means something.
 .NOTPARALLEL:
@@ -96,16 +96,28 @@ units:
 		sed 's|@bindir@|$(bindir)|' $$unit > out/units/$${unit##*/}; \
 	done
 
+# The C header is found by pkg-config and CMake.
+HEADER ?= out/header
+header:
+	mkdir -p "$(HEADER)"
+	for file in moult.pc moultConfigVersion.cmake; do \
+		sed -e 's|@prefix@|$(PREFIX)|' -e "s|@version@|$$(sed -n 's/^#define MOULT_VERSION_[A-Z]* //p' include/moult.h | paste -sd.)|" \
+			packaging/$$file.in > "$(HEADER)/$$file"; \
+	done
+
 # Into the staging root of a package there is nothing to wait for.
 INSTALL = ./moult install $(if $(DESTDIR),--no-sync)
 
-install: man completion units
+install: man completion units header
 	$(INSTALL) -D -m 755 -t "$(DESTDIR)$(bindir)" moult
 	$(INSTALL) -D -m 644 -t "$(DESTDIR)$(mandir)/man1" out/man/*.1
 	$(INSTALL) -D -m 644 -t "$(DESTDIR)$(PREFIX)/share/bash-completion/completions" out/completion/moult
 	$(INSTALL) -D -m 644 -t "$(DESTDIR)$(PREFIX)/share/zsh/site-functions" out/completion/_moult
 	$(INSTALL) -D -m 644 -t "$(DESTDIR)$(PREFIX)/share/fish/vendor_completions.d" out/completion/moult.fish
 	$(INSTALL) -D -m 644 -t "$(DESTDIR)$(unitdir)" out/units/*
+	$(INSTALL) -D -m 644 -t "$(DESTDIR)$(PREFIX)/include" include/moult.h
+	$(INSTALL) -D -m 644 -t "$(DESTDIR)$(PREFIX)/share/pkgconfig" $(HEADER)/moult.pc
+	$(INSTALL) -D -m 644 -t "$(DESTDIR)$(PREFIX)/lib/cmake/moult" packaging/moultConfig.cmake $(HEADER)/moultConfigVersion.cmake
 
 clean:
 	rm -rf moult out

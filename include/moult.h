@@ -292,7 +292,7 @@ int moult_fdstore(const char *name, int fd);   /* FDSTORE=1: fd survives a crash
 #define MOULT__MAGIC "MOULT\0\0\1"
 #define MOULT__MAX_FD 1048576 /* of a descriptor in a hand-over */
 #define MOULT__LOOK_MS 50
-#define MOULT__CHUNK (8U << 20) /* of a file that one look reads */
+#define MOULT__CHUNK (1U << 20) /* of a file that one look reads: a few ms */
 
 /* Types of records. */
 enum {
