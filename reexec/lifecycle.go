@@ -25,6 +25,7 @@ type rest struct {
 func (p *Process) comeToRest(ctx context.Context) (*rest, error) {
 	ctx, cancel := context.WithTimeoutCause(ctx, p.opts.DrainTimeout, fmt.Errorf("%w: not finished after %v", ErrBusy, p.opts.DrainTimeout))
 	defer cancel()
+	p.announce(ctx)
 	p.mu.Lock()
 	p.leaving = true
 	r := &rest{p: p, listens: slices.Clone(p.listens), packets: slices.Clone(p.packets), drainers: slices.Clone(p.drainers)}
@@ -50,6 +51,20 @@ func (p *Process) comeToRest(ctx context.Context) (*rest, error) {
 		}
 	}
 	return r, nil
+}
+
+// announce has clients leave whose connections cannot be carried over.
+func (p *Process) announce(ctx context.Context) {
+	p.mu.Lock()
+	drainers := slices.Clone(p.drainers)
+	p.mu.Unlock()
+	var wg sync.WaitGroup
+	for _, d := range drainers {
+		if a, is := d.(Announcer); is {
+			wg.Go(func() { a.Announce(ctx) })
+		}
+	}
+	wg.Wait()
 }
 
 func isBusy(err error) bool {

@@ -2,11 +2,17 @@ package reexec_test
 
 import (
 	"context"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/tls"
+	"crypto/x509"
 	"encoding/gob"
 	"encoding/hex"
 	"encoding/json"
 	"fmt"
 	"io"
+	"math/big"
 	"net"
 	"net/http"
 	"os"
@@ -46,15 +52,15 @@ type trailer struct {
 
 // config is what all versions of a server are started with.
 type config struct {
-	Options  reexec.Options
-	Dir      string // starts of servers are noted here
-	Addr     string
-	Work     time.Duration
-	Open     int  // descriptors to open beside
-	User     int  // to change to after Listen
-	Packets  bool // a UDP socket that echoes, too
-	Manager  bool // LISTEN_FDS
-	ReadSlow bool
+	Options reexec.Options
+	Dir     string // starts of servers are noted here
+	Addr    string
+	Work    time.Duration
+	Open    int  // descriptors to open beside
+	User    int  // to change to after Listen
+	Packets bool // a UDP socket that echoes, too
+	Manager bool // LISTEN_FDS
+	TLS     bool
 }
 
 func self() (t trailer) {
@@ -158,7 +164,12 @@ func serve(text string) {
 		return nil
 	})
 	srv := &http.Server{Handler: handler(p, c, me)}
-	go reexechttp.Serve(p, srv, ln)
+	if c.TLS {
+		srv.TLSConfig = &tls.Config{Certificates: []tls.Certificate{certificate(p)}}
+		go reexechttp.ServeTLS(p, srv, ln, "", "")
+	} else {
+		go reexechttp.Serve(p, srv, ln)
+	}
 	if err := p.Ready(); err != nil {
 		note(c, "ready %v", err)
 	}
@@ -194,6 +205,33 @@ func fail(p *reexec.Process, how string) {
 	case "return":
 		func() { defer p.Guard() }()
 	}
+}
+
+// certificate is one that all generations have: the first makes it.
+func certificate(p *reexec.Process) tls.Certificate {
+	key, der := p.Load("key"), p.Load("certificate")
+	if key == nil {
+		private, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+		if err != nil {
+			panic(err)
+		}
+		what := &x509.Certificate{
+			SerialNumber: big.NewInt(1), NotAfter: time.Now().Add(time.Hour), IPAddresses: []net.IP{net.IPv4(127, 0, 0, 1)},
+		}
+		if der, err = x509.CreateCertificate(rand.Reader, what, what, private.Public(), private); err != nil {
+			panic(err)
+		}
+		if key, err = x509.MarshalPKCS8PrivateKey(private); err != nil {
+			panic(err)
+		}
+		p.Save("key", key)
+		p.Save("certificate", der)
+	}
+	private, err := x509.ParsePKCS8PrivateKey(key)
+	if err != nil {
+		panic(err)
+	}
+	return tls.Certificate{Certificate: [][]byte{der}, PrivateKey: private}
 }
 
 // status is what GET / answers.
@@ -241,6 +279,15 @@ func handler(p *reexec.Process, c config, me trailer) http.Handler {
 		}
 		time.Sleep(c.Work)
 		fmt.Fprintf(w, "%d %s", me.Version, body)
+	})
+	mux.HandleFunc("POST /stream", func(w http.ResponseWriter, r *http.Request) {
+		body, _ := io.ReadAll(r.Body)
+		for range 10 {
+			fmt.Fprintf(w, "%d", me.Version)
+			w.(http.Flusher).Flush()
+			time.Sleep(30 * time.Millisecond)
+		}
+		fmt.Fprintf(w, " %s", body)
 	})
 	mux.HandleFunc("POST /upgrade", func(w http.ResponseWriter, r *http.Request) {
 		// In the background: the upgrade waits for this request.
@@ -504,13 +551,14 @@ func (s *server) load() *load {
 				case <-time.After(time.Millisecond):
 				}
 				var err error
+				var last bool
 				if c == nil {
 					if c, err = net.Dial("tcp", s.addr); err == nil {
 						err = c.SetDeadline(time.Now().Add(30 * time.Second))
 					}
 				}
 				if err == nil {
-					err = roundTrip(c, fmt.Sprintf("%d-%d", n, i))
+					last, err = roundTrip(c, fmt.Sprintf("%d-%d", n, i))
 				}
 				l.mu.Lock()
 				l.sent++
@@ -518,7 +566,7 @@ func (s *server) load() *load {
 					l.lost = append(l.lost, err)
 				}
 				l.mu.Unlock()
-				if c != nil && (err != nil || n%2 == 0) {
+				if c != nil && (err != nil || last || n%2 == 0) {
 					c.Close()
 					c = nil
 				}
@@ -528,20 +576,21 @@ func (s *server) load() *load {
 	return l
 }
 
-func roundTrip(c net.Conn, body string) error {
+// roundTrip sends a request, and says whether the server closes the connection.
+func roundTrip(c net.Conn, body string) (last bool, err error) {
 	if _, err := fmt.Fprintf(c, "POST / HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n%s", len(body), body); err != nil {
-		return err
+		return false, err
 	}
 	var got []byte
 	buf := make([]byte, 4096)
 	for !strings.HasSuffix(string(got), " "+body) {
 		n, err := c.Read(buf)
 		if err != nil {
-			return fmt.Errorf("after %q: %w", got, err)
+			return false, fmt.Errorf("after %q: %w", got, err)
 		}
 		got = append(got, buf[:n]...)
 	}
-	return nil
+	return strings.Contains(string(got), "\r\nConnection: close\r\n"), nil
 }
 
 // end stops the load and wants nothing lost.

@@ -55,6 +55,14 @@ type Drainer interface {
 	Retire(ctx context.Context) error
 }
 
+// An Announcer is a Drainer that can ask its clients to leave before anything is
+// paused: those whose connections cannot be carried over.
+type Announcer interface {
+	// Announce returns when they have left, or have had time enough. Resume is
+	// called after it, too.
+	Announce(ctx context.Context)
+}
+
 // Carried is an idle connection: one of which nothing was read that is not
 // answered.
 type Carried struct {

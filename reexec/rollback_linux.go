@@ -51,8 +51,8 @@ func (s *system) letGo() {
 	s.inherited = handoverParts{}
 }
 
-// announce tells the service manager, and who has spawned us.
-func (p *Process) announce() error {
+// tellReady tells the service manager, and who has spawned us.
+func (p *Process) tellReady() error {
 	var errs []error
 	state := "READY=1\nSTATUS=Running"
 	if p.readyPipe >= 0 {

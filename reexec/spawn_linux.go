@@ -21,6 +21,7 @@ func (p *Process) spawn(ctx context.Context, c *candidate) error {
 	if err != nil {
 		if isUnfit(err) || errors.Is(err, errChildEnded) {
 			p.reject(c.id, err.Error())
+			err = fmt.Errorf("%w: %w", ErrRejected, err)
 		}
 		p.tellManager("READY=1\nSTATUS=Upgrade failed, running")
 		p.tell(Event{Kind: Failed, Path: c.path, Err: err})

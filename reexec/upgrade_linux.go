@@ -149,6 +149,7 @@ func (p *Process) replace(ctx context.Context, c *candidate) error {
 			p.leave.Unlock()
 			if isUnfit(err) {
 				p.reject(c.id, err.Error())
+				err = fmt.Errorf("%w: %w", ErrRejected, err)
 			}
 		}
 		r.resume()
@@ -255,5 +256,5 @@ func (p *Process) becomeReady() error {
 	}
 	p.tell(e)
 	p.state.ready(p)
-	return p.announce()
+	return p.tellReady()
 }

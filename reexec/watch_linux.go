@@ -158,7 +158,8 @@ type loop struct {
 	done    look      // dealt with: rejected
 	told    look      // of an overwritten file
 	asked   bool      // an upgrade was asked for, and deferred
-	retry   time.Time // not before
+	tried   look      // of the upgrade that was deferred
+	retry   time.Time // not before, unless something else has changed
 	backoff time.Duration
 }
 
@@ -196,8 +197,8 @@ func (l *loop) pause() time.Duration {
 	if !l.since.IsZero() {
 		next = min(next, max(o.Settle/4, 2*time.Millisecond))
 	}
-	if !l.retry.IsZero() {
-		next = min(next, max(time.Until(l.retry), time.Millisecond))
+	if wait := time.Until(l.retry); wait > 0 {
+		next = min(next, wait)
 	}
 	return next
 }
@@ -205,13 +206,16 @@ func (l *loop) pause() time.Duration {
 // step looks, and upgrades if it is time to.
 func (l *loop) step(ctx context.Context) error {
 	p := l.p
-	if p.trial || p.secure || !p.isReady() || p.opts.Poll < 0 && !l.asked || time.Now().Before(l.retry) {
+	if p.trial || p.secure || !p.isReady() || p.opts.Poll < 0 && !l.asked {
 		return nil
 	}
 	p.watch.mu.Lock()
 	now := p.watch.look(p)
 	change := p.watch.compare(now)
 	p.watch.mu.Unlock()
+	if time.Now().Before(l.retry) && now.equal(l.tried) {
+		return nil
+	}
 	if len(change.Overwritten) > 0 && !now.equal(l.told) {
 		l.told = now
 		for _, path := range change.Overwritten {
@@ -274,7 +278,7 @@ func (l *loop) upgrade(ctx context.Context, now look) error {
 	default:
 		// Busy, or short of something: later.
 		l.backoff = min(max(2*l.backoff, time.Second), time.Minute)
-		l.retry = time.Now().Add(l.backoff)
+		l.retry, l.tried = time.Now().Add(l.backoff), now
 		l.asked = asked
 	}
 	return err

@@ -32,6 +32,7 @@ type conn struct {
 	read    bool // something was, since the connection became idle
 	early   bool // a byte of the next request was, before the response was finished
 	reading bool // the reader is in the kernel
+	parked  bool // the reader waits here: the server has used up all that it had read
 	held    bool // the reader must not go there if the connection is quiet
 	frozen  bool // its descriptor is being handed over: it must not be closed
 	ended   bool // the server has closed it meanwhile
@@ -84,8 +85,14 @@ func (c *conn) Read(p []byte) (int, error) {
 	c.mu.Lock()
 	for {
 		for c.held && c.quiet() && !c.closed && !c.ended {
+			if !c.parked {
+				c.parked = true
+				c.changed()
+				continue
+			}
 			c.let.Wait()
 		}
+		c.parked = false
 		c.reading = true
 		c.mu.Unlock()
 		n, err := c.inner.Read(p)
@@ -211,7 +218,14 @@ func (c *conn) atRest() bool {
 	if c.tls && c.state == http.StateIdle {
 		return true
 	}
-	return c.quiet() && !c.reading || c.closed
+	return c.untouched() || c.closed
+}
+
+// untouched says that nothing of the next request is anywhere in this process.
+// The server may have read more than one request at a time: only when it comes
+// back for more is what it had used up.
+func (c *conn) untouched() bool {
+	return c.quiet() && !c.reading && (c.parked || c.state == http.StateNew)
 }
 
 func (c *conn) isIdle() bool {
@@ -220,12 +234,18 @@ func (c *conn) isIdle() bool {
 	return !c.read || c.tls && c.state == http.StateIdle
 }
 
+func (c *conn) isTLS() bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.tls && c.state != http.StateNew
+}
+
 // freeze returns the descriptor of a connection that can be carried, which then
 // stays open until thaw; -1 if it cannot.
 func (c *conn) freeze() int {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if !c.quiet() || c.reading || c.closed {
+	if !c.untouched() || c.closed {
 		return -1
 	}
 	raw, err := c.inner.SyscallConn()

@@ -50,11 +50,12 @@ type listener struct {
 	*reexec.Listener
 	idle time.Duration // IdleTimeout of the server
 
-	mu       sync.Mutex
-	conns    map[*conn]struct{}
-	draining bool
-	retiring bool
-	moved    chan struct{} // closed when a connection changes
+	mu        sync.Mutex
+	conns     map[*conn]struct{}
+	announced bool
+	draining  bool
+	retiring  bool
+	moved     chan struct{} // closed when a connection changes
 }
 
 func newListener(p *reexec.Process, srv *http.Server, ln *reexec.Listener) *listener {
@@ -142,7 +143,41 @@ type connKey struct{}
 func (l *listener) sendsAway(r *http.Request) bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	return l.retiring || l.draining && r.TLS != nil
+	return l.retiring || (l.announced || l.draining) && r.TLS != nil
+}
+
+// announceTime is how long clients of connections that cannot be carried have
+// to make a request, and to be told with its answer to leave.
+const announceTime = time.Second
+
+// Announce has TLS connections end with their next response, while the server
+// goes on accepting, and waits a second at most until all have.
+func (l *listener) Announce(ctx context.Context) {
+	ctx, cancel := context.WithTimeout(ctx, announceTime)
+	defer cancel()
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.announced = true
+	for ctx.Err() == nil && l.anyTLS() {
+		moved := l.moved
+		l.mu.Unlock()
+		select {
+		case <-moved:
+		case <-ctx.Done():
+		}
+		l.mu.Lock()
+	}
+}
+
+// anyTLS says that there are connections that cannot be carried. The caller
+// holds mu.
+func (l *listener) anyTLS() bool {
+	for c := range l.conns {
+		if c.isTLS() {
+			return true
+		}
+	}
+	return false
 }
 
 // Drain holds the readers of idle connections, waits until no connection is
@@ -196,7 +231,7 @@ func (l *listener) Resume() {
 	}()
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	l.draining = false
+	l.draining, l.announced = false, false
 	for c := range l.conns {
 		if c.thaw() {
 			closed = append(closed, c)

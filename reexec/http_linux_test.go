@@ -1,0 +1,113 @@
+package reexec_test
+
+import (
+	"crypto/tls"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// TestStream: a response that is under way, with all of its request read and a
+// part of it written, is finished by the code that began it.
+func TestStream(t *testing.T) {
+	t.Parallel()
+	s := startServer(t, config{})
+	c, err := net.Dial("tcp", s.addr)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	c.SetDeadline(time.Now().Add(30 * time.Second))
+	io.WriteString(c, "POST /stream HTTP/1.1\r\nHost: x\r\nContent-Length: 3\r\n\r\nend")
+	read(t, c, "1\r\n1\r\n") // chunks of one byte, the first two at least
+	program(t, s.exe, trailer{Version: 2})
+	s.wait("event draining ")
+	read(t, c, " end\r\n0\r\n\r\n")
+	s.waitVersion(2)
+	io.WriteString(c, "POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 1\r\n\r\nx")
+	read(t, c, "2 x")
+}
+
+// TestPipelined: a request that comes while the one before it is answered is
+// answered, too.
+func TestPipelined(t *testing.T) {
+	t.Parallel()
+	s := startServer(t, config{Work: 200 * time.Millisecond})
+	c, err := net.Dial("tcp", s.addr)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	c.SetDeadline(time.Now().Add(30 * time.Second))
+	io.WriteString(c, strings.Repeat("POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 1\r\n\r\nx", 2))
+	time.Sleep(20 * time.Millisecond)
+	io.WriteString(c, "POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 1\r\n\r\ny")
+	s.cmd.Process.Signal(unix.SIGUSR2)
+	read(t, c, "1 x")
+	read(t, c, "1 y")
+	s.waitGeneration(1)
+}
+
+// TestTLS: clients that are at work are told to leave before the program is
+// replaced, by "Connection: close" and by GOAWAY.
+func TestTLS(t *testing.T) {
+	t.Parallel()
+	for _, protocol := range []string{"HTTP/1.1", "HTTP/2.0"} {
+		t.Run(protocol, func(t *testing.T) {
+			t.Parallel()
+			s := startServer(t, config{TLS: true, Work: time.Millisecond})
+			var sent atomic.Int64
+			var newest atomic.Int64
+			stop := make(chan struct{})
+			var clients sync.WaitGroup
+			for range 4 {
+				clients.Go(func() {
+					transport := &http.Transport{TLSClientConfig: &tls.Config{InsecureSkipVerify: true}, ForceAttemptHTTP2: protocol == "HTTP/2.0"}
+					defer transport.CloseIdleConnections()
+					client := &http.Client{Transport: transport, Timeout: 30 * time.Second}
+					for i := 0; ; i++ {
+						select {
+						case <-stop:
+							return
+						case <-time.After(5 * time.Millisecond):
+						}
+						// A body that cannot be read twice: no second try.
+						r, err := client.Post("https://"+s.addr+"/", "text/plain", io.MultiReader(strings.NewReader("x")))
+						if err != nil {
+							t.Errorf("request %d: %v", i, err)
+							return
+						}
+						text, err := io.ReadAll(r.Body)
+						r.Body.Close()
+						var version int64
+						var body string
+						fmt.Sscan(string(text), &version, &body)
+						if err != nil || body != "x" || r.Proto != protocol {
+							t.Errorf("request %d: %q by %s, %v; want x by %s", i, text, r.Proto, err, protocol)
+							return
+						}
+						newest.Store(max(newest.Load(), version))
+						sent.Add(1)
+					}
+				})
+			}
+			for version := int64(2); version <= 4; version++ {
+				program(t, s.exe, trailer{Version: int(version)})
+				s.until("the next version", func() bool { return t.Failed() || newest.Load() >= version })
+			}
+			close(stop)
+			clients.Wait()
+			if sent.Load() == 0 {
+				t.Error("nothing was sent")
+			}
+		})
+	}
+}
