@@ -24,12 +24,13 @@ func (s *loadSet) undefined(l *loaded, r reference, w *wanted) {
 			f.Searched = append(f.Searched, p.o.path)
 		}
 	}
-	if known := s.c.report(s, f); known != nil && known.Near == nil {
+	// What a plugin lacks is its host's, and nothing is near it here.
+	if known := s.c.report(s, f); known != nil && f.Severity == Break {
 		known.Near = s.nearSymbol(l, w)
 	}
 }
 
-const maxSearched = 64
+const maxSearched = 16
 
 // explained says that a symbol is missing because something was said to be
 // missing already: the library that has it, or a version of it.

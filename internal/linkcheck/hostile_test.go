@@ -226,3 +226,17 @@ func TestRoot(t *testing.T) {
 		}
 	}
 }
+
+func FuzzReport(f *testing.F) {
+	f.Add(encodeReport(&Report{Programs: 1, Skipped: []string{"/a"}, Findings: []Finding{{Problem: MissingSymbol, Severity: Break, Object: "/a", Near: []string{"/a", "b"}}}}))
+	f.Fuzz(func(t *testing.T, b []byte) {
+		r, ok := decodeReport(b)
+		if !ok {
+			return
+		}
+		again, ok := decodeReport(encodeReport(r))
+		if !ok || len(again.Findings) != len(r.Findings) || again.References != r.References {
+			t.Errorf("got %+v, %v, want %+v", again, ok, r)
+		}
+	})
+}

@@ -17,7 +17,7 @@ import (
 // memory is the last report of Index.Check, and of what.
 type memory struct {
 	key    string
-	report []byte // JSON
+	report []byte // by encodeReport
 }
 
 // indexMagic begins the file of an index; its last digit is its format.
@@ -39,7 +39,7 @@ func ReadIndex(r io.Reader) (*Index, error) {
 	}
 	d := indexDecoder{b: b[len(indexMagic):n]}
 	ix := &Index{dirs: map[string]*indexDir{}}
-	ix.memory.key, ix.memory.report = d.text(), []byte(d.text())
+	ix.memory.key, ix.memory.report = d.text(), d.bytes()
 	for range d.count() {
 		p := d.text()
 		ix.dirs[p] = d.dir(p)
@@ -57,7 +57,8 @@ func (ix *Index) Write(w io.Writer) error {
 	e := indexEncoder{w: buf}
 	buf.WriteString(indexMagic)
 	e.text(ix.memory.key)
-	e.text(string(ix.memory.report))
+	e.number(uint64(len(ix.memory.report)))
+	buf.Write(ix.memory.report)
 	e.number(uint64(len(ix.dirs)))
 	for _, p := range sortedKeys(ix.dirs) {
 		e.text(p)
@@ -72,6 +73,7 @@ func (ix *Index) Write(w io.Writer) error {
 
 type indexEncoder struct {
 	w       *bufio.Writer
+	words   map[string]uint64
 	scratch [binary.MaxVarintLen64]byte
 }
 
@@ -115,8 +117,9 @@ func (e *indexEncoder) dir(d *indexDir) {
 }
 
 type indexDecoder struct {
-	b   []byte
-	bad bool
+	b     []byte
+	words []string
+	bad   bool
 }
 
 func (d *indexDecoder) number() uint64 {
@@ -139,12 +142,14 @@ func (d *indexDecoder) count() int {
 	return int(n)
 }
 
-func (d *indexDecoder) text() string {
+func (d *indexDecoder) bytes() []byte {
 	n := d.count()
-	s := string(d.b[:n])
+	b := d.b[:n:n]
 	d.b = d.b[n:]
-	return s
+	return b
 }
+
+func (d *indexDecoder) text() string { return string(d.bytes()) }
 
 func (d *indexDecoder) texts() []string {
 	n := d.count()
@@ -187,8 +192,7 @@ func (ix *Index) Check(ctx context.Context, o Options) (*Report, error) {
 		return nil, err
 	}
 	if key != "" && key == ix.memory.key {
-		report := &Report{}
-		if json.Unmarshal(ix.memory.report, report) == nil {
+		if report, ok := decodeReport(ix.memory.report); ok {
 			return report, nil
 		}
 	}
@@ -197,8 +201,8 @@ func (ix *Index) Check(ctx context.Context, o Options) (*Report, error) {
 		return nil, err
 	}
 	ix.memory = memory{}
-	if b, err := json.Marshal(report); err == nil && key != "" && len(report.Unread) == 0 {
-		ix.memory = memory{key, b}
+	if key != "" && len(report.Unread) == 0 {
+		ix.memory = memory{key, encodeReport(report)}
 	}
 	return report, nil
 }

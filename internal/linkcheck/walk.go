@@ -99,10 +99,11 @@ func (w *walk) read(logical, real string, old *indexDir) *indexDir {
 		return d
 	}
 	defer dir.Close()
+	fd := int(dir.Fd())
 	for {
 		entries, err := dir.ReadDir(1024)
 		for _, e := range entries {
-			w.entry(d, logical, real, e, known)
+			w.entry(d, logical, real, fd, e, known)
 		}
 		if err != nil || len(entries) == 0 {
 			return d
@@ -110,9 +111,8 @@ func (w *walk) read(logical, real string, old *indexDir) *indexDir {
 	}
 }
 
-func (w *walk) entry(d *indexDir, logical, real string, e fs.DirEntry, known map[string]*indexFile) {
+func (w *walk) entry(d *indexDir, logical, real string, fd int, e fs.DirEntry, known map[string]*indexFile) {
 	name := e.Name()
-	at := joinPath(real, name)
 	switch e.Type() {
 	case fs.ModeDir:
 		if name != ".moult" && name != ".git" {
@@ -120,16 +120,20 @@ func (w *walk) entry(d *indexDir, logical, real string, e fs.DirEntry, known map
 		}
 		return
 	case fs.ModeSymlink:
+		at := joinPath(real, name)
 		w.link(d, name, at)
 		if to, err := os.Readlink(at); err != nil || !strings.HasPrefix(to, ".moult/live/") {
 			return
 		}
 	case 0:
+		if textName(name) {
+			return
+		}
 	default:
 		return
 	}
 	var st unix.Stat_t
-	if err := unix.Stat(at, &st); err != nil {
+	if err := unix.Fstatat(fd, name, &st, 0); err != nil {
 		return
 	}
 	if st.Mode&unix.S_IFMT == unix.S_IFDIR {
@@ -145,7 +149,18 @@ func (w *walk) entry(d *indexDir, logical, real string, e fs.DirEntry, known map
 		return
 	}
 	w.changed = true
-	d.files = append(d.files, w.file(p, at, &st))
+	d.files = append(d.files, w.file(p, joinPath(real, name), &st))
+}
+
+// textName says whether a name ends as those of source texts, pages and pictures
+// do. Most files of a host are such, and none of them is a program.
+func textName(name string) bool {
+	switch path.Ext(name) {
+	case ".c", ".cc", ".cpp", ".css", ".el", ".go", ".gz", ".h", ".hpp", ".html", ".java", ".js", ".json", ".map", ".md", ".mo",
+		".pl", ".pm", ".png", ".pod", ".properties", ".py", ".pyc", ".pyi", ".rb", ".rs", ".rst", ".svg", ".ts", ".txt", ".xml", ".yaml", ".yml":
+		return true
+	}
+	return false
 }
 
 func (w *walk) link(d *indexDir, name, at string) {

@@ -23,6 +23,10 @@ type Change struct {
 	Symbol string // a function or object through which it is reached, as it is linked
 	What   string // what has changed: "parameter 2", "struct point", "the result"
 	Why    string // how: "was 8 bytes, is 12"
+
+	// Sure says that callers see it: it is passed by value, or they define the
+	// type themselves. Otherwise it may be the library's own affair.
+	Sure bool
 }
 
 // String is the change in words.
@@ -39,6 +43,10 @@ type Report struct {
 // version exports, with debug information in the files alone.
 type Options struct {
 	Symbols map[string]bool // only these, by name without version; nil is all
+
+	// Seen are the structs, unions and classes, by name, that callers know the
+	// inside of. nil says that this is not known.
+	Seen map[string]bool
 
 	// Debug opens a file that has the debug information of another, by build id
 	// in lower case hexadecimal. nil, or an error, is none.
@@ -90,7 +98,7 @@ func Compare(ctx context.Context, old, new io.ReaderAt, oldSize, newSize int64, 
 		r.Why = "the new version has no debug information"
 		return r, nil
 	}
-	c := &comparer{old: a, new: b, seen: map[pair]bool{}}
+	c := &comparer{old: a, new: b, visible: o.Seen, seen: map[pair]bool{}}
 	for _, name := range sortedNames(a.things) {
 		if err := ctx.Err(); err != nil {
 			return r, err
@@ -128,30 +136,47 @@ func exports(f io.ReaderAt, wanted map[string]bool) (map[string]bool, error) {
 	return found, err
 }
 
-// Imports are the names of the symbols that a program or library takes from
-// others.
-func Imports(f io.ReaderAt) (names []string, err error) {
+// Caller is what a program or library knows of those that it uses.
+type Caller struct {
+	Imports []string // names of the symbols that it takes from others
+	Debug   bool     // it has debug information, so that Defines is known
+	Defines []string // names of the structs, unions and classes that it knows the inside of
+}
+
+// ReadCaller reads what a program or library takes from others.
+func ReadCaller(ctx context.Context, f io.ReaderAt, size int64, o Options) (c Caller, err error) {
 	defer func() {
 		if p := recover(); p != nil {
-			names, err = nil, fmt.Errorf("malformed: %v", p)
+			c, err = Caller{}, fmt.Errorf("malformed: %v", p)
 		}
 	}()
 	e, err := elf.NewFile(f)
 	if err != nil {
-		return nil, err
+		return c, err
 	}
 	symbols, err := e.DynamicSymbols()
 	if errors.Is(err, elf.ErrNoSymbols) {
-		return nil, nil
+		err = nil
+	}
+	if err != nil {
+		return c, err
 	}
 	for _, s := range symbols {
 		// One with an address is a function whose address the program has, or an
 		// object that it copies.
 		if s.Section == elf.SHN_UNDEF || elf.ST_TYPE(s.Info) == elf.STT_OBJECT {
-			names = append(names, s.Name)
+			c.Imports = append(c.Imports, s.Name)
 		}
 	}
-	return names, err
+	v, err := read(ctx, f, size, nil, o)
+	if v == nil || err != nil {
+		return c, err
+	}
+	c.Debug = true
+	for name := range v.defined {
+		c.Defines = append(c.Defines, name)
+	}
+	return c, nil
 }
 
 func sortedNames[V any](m map[string]V) []string {

@@ -4,11 +4,14 @@ import (
 	"debug/dwarf"
 	"fmt"
 	"slices"
+	"strings"
 )
 
 // comparer walks the types of both versions side by side.
 type comparer struct {
 	old, new *version
+	visible  map[string]bool // nil: not known
+	unsure   bool            // what we are in may be nobody's affair
 	seen     map[pair]bool
 	changes  []Change
 	symbol   string // that we have come from
@@ -18,13 +21,15 @@ type comparer struct {
 type pair struct {
 	old, new dwarf.Offset
 	pointed  bool
+	unsure   bool
 }
 
 func (c *comparer) add(what, format string, args ...any) {
-	ch := Change{c.symbol, what, fmt.Sprintf(format, args...)}
-	for _, have := range c.changes {
-		if have.What == ch.What && have.Why == ch.Why && have.What != "" && !slices.Contains(perSymbol, what) {
-			return // the same struct, reached from another function
+	ch := Change{c.symbol, what, fmt.Sprintf(format, args...), !c.unsure}
+	for i := range c.changes {
+		if have := &c.changes[i]; have.What == ch.What && have.Why == ch.Why && isType(what) {
+			have.Sure = have.Sure || ch.Sure // the same type, reached from another function
+			return
 		}
 	}
 	if len(c.changes) < maxChanges {
@@ -32,7 +37,15 @@ func (c *comparer) add(what, format string, args ...any) {
 	}
 }
 
-var perSymbol = []string{"parameters", "the result", "the object"}
+// isType says that a change is of a type, wherever it is used.
+func isType(what string) bool {
+	for _, kind := range []string{"struct ", "union ", "class ", "enum "} {
+		if strings.HasPrefix(what, kind) {
+			return true
+		}
+	}
+	return false
+}
 
 // thing compares a function or object.
 func (c *comparer) thing(name string, was, is *thing) {
@@ -78,7 +91,7 @@ func (c *comparer) types(what string, was, is dwarf.Offset, depth int, pointed b
 		c.err = err
 		return
 	}
-	p := pair{aOff, bOff, pointed}
+	p := pair{aOff, bOff, pointed, c.unsure}
 	if c.seen[p] && aOff != 0 {
 		return
 	}
@@ -96,6 +109,21 @@ func (c *comparer) types(what string, was, is dwarf.Offset, depth int, pointed b
 	if pointed && (ka == kindRecord && (a.declared || a.private) || kb == kindRecord && (b.declared || b.private)) {
 		return // callers cannot look into it
 	}
+	if pointed && ka == kindRecord && a.name != "" {
+		if c.visible != nil && !c.visible[a.name] {
+			return
+		}
+		if was := c.unsure; c.visible == nil && !was {
+			c.unsure = true
+			defer func() { c.unsure = was }()
+		}
+	}
+	if whole(ka, a) && whole(kb, b) && a.size == b.size {
+		if ka == kindEnum && kb == kindEnum {
+			c.enums(a, b)
+		}
+		return
+	}
 	if ka != kb {
 		c.add(what, "was %s, is %s", c.old.called(was), c.new.called(is))
 		return
@@ -112,23 +140,23 @@ func (c *comparer) types(what string, was, is dwarf.Offset, depth int, pointed b
 		}
 		c.types(what, a.elem, b.elem, depth+1, pointed)
 	case kindEnum:
-		c.enums(what, a, b)
+		c.add(what, "an enumeration of %s, now of %s", inBytes(a.size), inBytes(b.size))
 	case kindFunction:
 		if a.function != nil && b.function != nil {
 			c.signature(what+", which is a function: ", a.function, b.function, depth+1)
 		}
 	case kindBasic:
 		if a.size != b.size || class(a.encoding) != class(b.encoding) {
-			c.add(what, "was %s (%s), is %s (%s)", c.old.called(was), bytes(a.size), c.new.called(is), bytes(b.size))
+			c.add(what, "was %s (%s), is %s (%s)", c.old.called(was), inBytes(a.size), c.new.called(is), inBytes(b.size))
 		}
 	default:
 		if a.size != b.size {
-			c.add(what, "was %s, is %s", bytes(a.size), bytes(b.size))
+			c.add(what, "was %s, is %s", inBytes(a.size), inBytes(b.size))
 		}
 	}
 }
 
-func bytes(n int64) string {
+func inBytes(n int64) string {
 	if n == 1 {
 		return "1 byte"
 	}
@@ -171,7 +199,7 @@ func (c *comparer) records(a, b *typ, depth int) {
 	}
 	c.vtables(what, a, b)
 	if a.size != b.size && a.size >= 0 && b.size >= 0 && len(c.changes) == changed {
-		c.add(what, "was %s, is %s: who makes one makes it too small or too large", bytes(a.size), bytes(b.size))
+		c.add(what, "was %s, is %s: who makes one makes it too small or too large", inBytes(a.size), inBytes(b.size))
 	}
 }
 
@@ -223,11 +251,7 @@ func (c *comparer) vtables(what string, a, b *typ) {
 
 // enums compares enumerations: a value that a caller has been built with must
 // mean the same.
-func (c *comparer) enums(what string, a, b *typ) {
-	if a.size != b.size {
-		c.add(what, "an enumeration of %s, now of %s", bytes(a.size), bytes(b.size))
-		return
-	}
+func (c *comparer) enums(a, b *typ) {
 	for _, name := range sortedNames(a.values) {
 		if is, ok := b.values[name]; ok && is != a.values[name] {
 			c.add("enum "+a.name, "%s was %d, is %d", name, a.values[name], is)
@@ -265,15 +289,22 @@ func kindOf(t *typ) kind {
 	return kindOther
 }
 
+// whole says that the type is a whole number, by whichever name.
+func whole(k kind, t *typ) bool {
+	return k == kindEnum || k == kindBasic && class(t.encoding) == class(unsignedNumber)
+}
+
+const unsignedNumber = 7 // DW_ATE_unsigned
+
 // class tells apart what is passed in other registers, or means something else:
 // signed and unsigned numbers and characters are one.
 func class(encoding int64) int64 {
-	const boolean, complexFloat, float, signedChar, unsigned, unsignedChar = 2, 3, 4, 6, 7, 8
+	const boolean, complexFloat, float, signedNumber, signedChar, unsignedChar, utf = 2, 3, 4, 5, 6, 8, 16
 	switch encoding {
 	case boolean, complexFloat, float:
 		return encoding
-	case signedChar, unsigned, unsignedChar, 5, 16: // 5 is signed, 16 is UTF
-		return unsigned
+	case signedNumber, signedChar, unsignedChar, utf:
+		return unsignedNumber
 	}
 	return encoding
 }

@@ -18,6 +18,8 @@ type version struct {
 	things map[string]*thing
 	types  map[dwarf.Offset]*typ
 	units  []unit // in order
+
+	defined map[string]bool // names of structs that are not only declared
 }
 
 // unit is a compilation unit; its file names are read when they are wanted.
@@ -69,7 +71,7 @@ func read(ctx context.Context, f io.ReaderAt, size int64, wanted map[string]bool
 	}
 	// Each entry takes a byte at least; those that are looked up a second time
 	// are remembered.
-	v := &version{d: d, r: d.Reader(), left: int(info)*2 + 1<<16, things: map[string]*thing{}, types: map[dwarf.Offset]*typ{}}
+	v := &version{d: d, r: d.Reader(), left: int(info)*2 + 1<<16, things: map[string]*thing{}, types: map[dwarf.Offset]*typ{}, defined: map[string]bool{}}
 	return v, v.walk(ctx, wanted)
 }
 
@@ -154,6 +156,11 @@ func (v *version) walk(ctx context.Context, wanted map[string]bool) error {
 		case 0: // the end of a list
 			scope--
 			continue
+		case dwarf.TagStructType, dwarf.TagClassType, dwarf.TagUnionType:
+			if declared, _ := e.Val(dwarf.AttrDeclaration).(bool); !declared {
+				name, _ := e.Val(dwarf.AttrName).(string)
+				v.defined[name] = true
+			}
 		case dwarf.TagSubprogram, dwarf.TagVariable:
 			if declared, _ := e.Val(dwarf.AttrDeclaration).(bool); !declared {
 				found = append(found, e)
