@@ -30,7 +30,7 @@ type conn struct {
 	state   http.ConnState
 	tls     bool
 	read    bool // something was, since the connection became idle
-	early   bool // a byte of the next request was, before the response was finished
+	early   bool // a byte of a next request was, before the response was finished
 	reading bool // the reader is in the kernel
 	parked  bool // the reader waits here: the server has used up all that it had read
 	held    bool // the reader must not go there if the connection is quiet
@@ -134,8 +134,11 @@ func (c *conn) took(n, size int) {
 	c.read = true
 	if size == 1 && c.state == http.StateActive {
 		// net/http reads one byte ahead while a handler runs, to see a client
-		// that goes away. What it gets is the next request's.
+		// that goes away. What it gets is a next request's, and is kept until
+		// more is read.
 		c.early = true
+	} else {
+		c.early = false
 	}
 	if !c.inherited.IsZero() {
 		c.shift = time.Since(c.inherited)
@@ -188,7 +191,7 @@ func (c *conn) setState(state http.ConnState, nc net.Conn) {
 	c.state = state
 	_, c.tls = nc.(*tls.Conn)
 	if state == http.StateIdle {
-		c.read, c.early, c.shift = c.early, false, 0
+		c.read, c.shift = c.early, 0
 	}
 	held := c.held
 	c.mu.Unlock()
