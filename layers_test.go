@@ -34,15 +34,16 @@ var rooms = map[string][]string{
 // dependencies says which packages may import each module that is not ours.
 // Packages whose name ends in _test stand for the tests of a package.
 var dependencies = map[string]dependency{
-	"golang.org/x/sys":                 {"the system calls that package os does not have; checkDisk holds those that change a disk", []string{anyone}},
-	"github.com/spf13/cobra":           {"the command line, its help, completion and man pages", []string{"cmd/moult"}},
-	"github.com/spf13/pflag":           {"the flags of the command line", []string{"cmd/moult"}},
-	"github.com/BurntSushi/toml":       {"moult.toml", []string{"internal/release"}},
-	"github.com/coreos/go-systemd/v22": {"units, as systemd's own D-Bus interface has them", []string{"internal/restart", "internal/restart/restarttest"}},
-	"github.com/godbus/dbus/v5":        {"the D-Bus that go-systemd speaks; in tests, a systemd of our own", []string{"internal/restart", "internal/restart/restarttest"}},
-	"github.com/klauspost/compress":    {"zstd, for packed releases", []string{"internal/release"}},
-	"github.com/rogpeppe/go-internal":  {"command scripts as tests", []string{"cmd/moult_test"}},
-	"honnef.co/go/tools":               {"staticcheck, a tool that nothing imports", nil},
+	"golang.org/x/sys":                   {"the system calls that package os does not have; checkDisk holds those that change a disk", []string{anyone}},
+	"github.com/spf13/cobra":             {"the command line, its help, completion and man pages", []string{"cmd/moult"}},
+	"github.com/spf13/pflag":             {"the flags of the command line", []string{"cmd/moult"}},
+	"github.com/BurntSushi/toml":         {"moult.toml", []string{"internal/release"}},
+	"github.com/coreos/go-systemd/v22":   {"units, as systemd's own D-Bus interface has them", []string{"internal/restart", "internal/restart/restarttest"}},
+	"github.com/godbus/dbus/v5":          {"the D-Bus that go-systemd speaks; in tests, a systemd of our own", []string{"internal/restart", "internal/restart/restarttest"}},
+	"github.com/klauspost/compress":      {"zstd, for packed releases", []string{"internal/release"}},
+	"github.com/ianlancetaylor/demangle": {"the names of C++ and Rust symbols", []string{"internal/linkcheck"}},
+	"github.com/rogpeppe/go-internal":    {"command scripts as tests", []string{"cmd/moult_test"}},
+	"honnef.co/go/tools":                 {"staticcheck, a tool that nothing imports", nil},
 }
 
 // anyone stands for all packages.
