@@ -32,6 +32,7 @@ func sections() []section {
 		{"launches", (*bench).measureLaunches},
 		{"first", (*bench).measureFirst},
 		{"update", (*bench).measureUpdate},
+		{"due", (*bench).measureDue},
 		{"nothing", (*bench).measureNothing},
 		{"clone", (*bench).measureClone},
 		{"many", (*bench).measureMany},

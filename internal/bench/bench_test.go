@@ -139,7 +139,7 @@ func TestRun(t *testing.T) {
 	testneed.Tool(t, "go")
 	testneed.Tool(t, "cc")
 	var stdout, stderr bytes.Buffer
-	args := []string{"--scale", "0.002", "--rounds", "1", "--json", "--dir", t.TempDir(), "--only", "start,install,first,update,nothing"}
+	args := []string{"--scale", "0.002", "--rounds", "1", "--json", "--dir", t.TempDir(), "--only", "start,install,first,update,due,nothing"}
 	if status := run(args, &stdout, &stderr); status != 0 {
 		t.Fatalf("status %d\n%s", status, &stderr)
 	}

@@ -63,11 +63,11 @@ func (w *way) onto(b *bench, ctx context.Context, source string, p *place) (usag
 
 // moultWay is moult apply, in the layout that it chooses for an empty target or
 // in one that is named.
-func moultWay(name, layout string) *way {
+func moultWay(name, layout string, flags ...string) *way {
 	return &way{
 		name: name,
 		deliver: func(b *bench, ctx context.Context, source string, p *place) (usage, error) {
-			argv := []string{b.moult, "apply", "--quiet", source, liveTarget(p)}
+			argv := append([]string{b.moult, "apply", "--quiet", source, liveTarget(p)}, flags...)
 			if layout != "" && p.n == 0 {
 				argv = append(argv, "--layout", layout)
 			}
