@@ -253,7 +253,9 @@ func (l *visit) above(addr uint64) *used {
 // readLinkMap finds the names by which the files were loaded, from the memory
 // of the process.
 func (l *visit) readLinkMap() {
-	if !l.openMemory() {
+	if l.live {
+		l.memory.reset(memoryOf(l.p.pid))
+	} else if !l.openMemory() {
 		return
 	}
 	if l.aux.execfn != 0 {
