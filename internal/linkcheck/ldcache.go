@@ -12,7 +12,6 @@ import (
 // writes it (glibc, elf/cache.c and sysdeps/generic/dl-cache.h).
 type loaderCache struct {
 	data    []byte // from its own magic on
-	strings []byte
 	order   binary.ByteOrder
 	entries map[string][]cacheEntry // in the order of the file
 }

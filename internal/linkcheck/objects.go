@@ -16,7 +16,6 @@ type object struct {
 	image   *image
 	bad     error // why the loader would refuse it: a *FormatError
 	secure  bool  // started with more privileges than its user has
-	judged  bool  // its own faults were reported
 	epoch   uint32
 	refs    []reference
 	refsErr error

@@ -292,38 +292,6 @@ func (s *loadSet) tryDir(dir, name string) (found, bool) {
 	return s.try(dir + "/" + name)
 }
 
-// subdirs are the subdirectories for kinds of processors that a directory has,
-// in the loader's order.
-func (c *checker) subdirs(sys *system, dir string) []string {
-	k := subdirsKey{sys, dir}
-	subs, known := c.subs[k]
-	if known {
-		return subs
-	}
-	has := func(sub string) bool { return c.tree.dir(dir+"/"+sub, 0).err == nil }
-	if sys.levels && has("glibc-hwcaps") {
-		for _, level := range c.hwcaps(sys.machine) {
-			subs = append(subs, dir+"/glibc-hwcaps/"+level)
-		}
-	}
-	for _, sub := range sys.legacy {
-		if has(sub) {
-			subs = append(subs, dir+"/"+sub)
-		}
-	}
-	c.subs[k] = subs
-	return subs
-}
-
-type subdirsKey struct {
-	sys *system
-	dir string
-}
-
-// legacyDirs are what glibc before 2.37 looks at in each directory for x86-64,
-// besides names of some of Intel's processors.
-var legacyDirs = []string{"tls/x86_64/x86_64", "tls/x86_64", "tls", "x86_64/x86_64", "x86_64"}
-
 // try says whether the loader takes this file, or stops at it. One of another
 // class or machine is passed over, as one that is not there.
 func (s *loadSet) try(p string) (found, bool) {

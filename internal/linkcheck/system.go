@@ -5,29 +5,27 @@ import (
 	"debug/elf"
 	"errors"
 	"io/fs"
-	"os"
 	"path"
 	"strings"
 )
 
 // system is the dynamic loader of one kind of program, and what it goes by.
 type system struct {
-	musl        bool
-	interp      *object // nil if it is not there
-	interpPath  string
-	machine     elf.Machine
-	wide, big   bool
-	defaults    []string // default directories
-	levels      bool     // looks for glibc-hwcaps/, from glibc 2.33 on
-	legacy      []string // looks for these, before glibc 2.37
-	cache       *loaderCache
-	cacheFlags  uint32
-	laid        map[string]string // libraries of the overlay that ldconfig will find, by name
-	preload     []string          // of ld.so.preload
-	lib         string            // what $LIB stands for
-	platform    string            // likewise $PLATFORM
-	libraryPath []string
-	trouble     error // why it is not known well; a cache that cannot be read
+	musl       bool
+	interp     *object // nil if it is not there
+	interpPath string
+	machine    elf.Machine
+	wide, big  bool
+	defaults   []string // default directories
+	levels     bool     // looks for glibc-hwcaps/, from glibc 2.33 on
+	legacy     []string // looks for these, before glibc 2.37
+	cache      *loaderCache
+	cacheFlags uint32
+	laid       map[string]string // libraries of the overlay that ldconfig will find, by name
+	preload    []string          // of ld.so.preload
+	lib        string            // what $LIB stands for
+	platform   string            // likewise $PLATFORM
+	trouble    error             // why it is not known well; a cache that cannot be read
 }
 
 // standard loaders, for libraries, which do not name one.
@@ -212,56 +210,4 @@ func (c *checker) readMusl(s *system) {
 	case err == nil:
 		s.defaults = strings.FieldsFunc(string(b), func(r rune) bool { return r == ':' || r == '\n' })
 	}
-}
-
-// hwcaps are the names of the processor's levels, best first.
-func (c *checker) hwcaps(machine elf.Machine) []string {
-	if c.o.HWCaps != nil || machine != elf.EM_X86_64 {
-		return c.o.HWCaps
-	}
-	if !c.hwcapsKnown {
-		c.hwcapsKnown = true
-		c.ownHWCaps = x86Levels(processorFlags())
-	}
-	return c.ownHWCaps
-}
-
-// processorFlags are the flags of this host's first processor.
-func processorFlags() string {
-	f, err := os.Open("/proc/cpuinfo")
-	if err != nil {
-		return ""
-	}
-	defer f.Close()
-	b := make([]byte, 16<<10)
-	n, _ := f.Read(b) // the first processor is enough, and others cost time
-	for line := range strings.Lines(string(b[:n])) {
-		if name, flags, ok := strings.Cut(line, ":"); ok && strings.TrimSpace(name) == "flags" {
-			return flags
-		}
-	}
-	return ""
-}
-
-// x86Levels are the levels of the x86-64 psABI that a processor with these
-// flags of /proc/cpuinfo serves, best first.
-func x86Levels(flags string) (levels []string) {
-	has := map[string]bool{}
-	for _, f := range strings.Fields(flags) {
-		has[f] = true
-	}
-	levels = []string{}
-	for i, need := range []string{
-		"cx16 lahf_lm popcnt sse4_1 sse4_2 ssse3",
-		"avx avx2 bmi1 bmi2 f16c fma abm movbe xsave",
-		"avx512f avx512bw avx512cd avx512dq avx512vl",
-	} {
-		for _, f := range strings.Fields(need) {
-			if !has[f] {
-				return levels
-			}
-		}
-		levels = append([]string{"x86-64-v" + string(rune('2'+i))}, levels...)
-	}
-	return levels
 }
