@@ -9,8 +9,7 @@ import (
 // holding is one deleted file that a process keeps.
 type holding struct {
 	facts
-	text    string
-	overlay bool
+	text string
 }
 
 // holdings finds the deleted files that the process keeps: those with code and,

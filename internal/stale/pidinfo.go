@@ -41,8 +41,7 @@ func (l *visit) info() (pidInfo, bool) {
 	defer unix.Close(fd)
 	const want = pidInfoCreds | pidInfoCgroup
 	l.pid.mask = want
-	_, _, errno := unix.Syscall(unix.SYS_IOCTL, uintptr(fd), ioctlPidInfo, uintptr(unsafe.Pointer(&l.pid)))
-	if errno != 0 || l.pid.mask&want != want {
+	if err := ioctl(fd, ioctlPidInfo, unsafe.Pointer(&l.pid)); err != nil || l.pid.mask&want != want {
 		l.pid.mask = 0
 	}
 	return l.pid, l.pid.mask != 0

@@ -50,8 +50,13 @@ const (
 // ask puts one question to an open /proc/PID/maps.
 func (q *procmapQuery) ask(maps int) error {
 	q.size = uint64(unsafe.Sizeof(*q))
+	return ioctl(maps, ioctlProcmapQuery, unsafe.Pointer(q))
+}
+
+// ioctl asks the kernel something that x/sys has no function for.
+func ioctl(fd int, request uintptr, answer unsafe.Pointer) error {
 	for {
-		_, _, errno := unix.Syscall(unix.SYS_IOCTL, uintptr(maps), ioctlProcmapQuery, uintptr(unsafe.Pointer(q)))
+		_, _, errno := unix.Syscall(unix.SYS_IOCTL, uintptr(fd), request, uintptr(answer))
 		switch errno {
 		case 0:
 			return nil
