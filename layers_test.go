@@ -59,6 +59,7 @@ type dependency struct {
 var mayChangeDisk = map[string]string{
 	"internal/disk":                "the one room for it",
 	"internal/disk/disktest":       "builds the trees that a crash would leave",
+	"internal/stale/query.go":      "asks /proc by ioctl(2), which may be anything, and nothing else",
 	"internal/lab":                 "shows what cp and mv do, in a work directory of its own",
 	"internal/bench":               "builds the trees that it measures on",
 	"internal/testneed":            "only tests import it",
