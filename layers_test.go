@@ -12,7 +12,7 @@ var rooms = map[string][]string{
 
 	"internal/lab":    {"internal/deploy", "internal/release", "internal/stale", "internal/disk"},
 	"internal/bench":  {"internal/disk", "internal/linkcheck", "internal/reexecload"},
-	"internal/deploy": {"internal/deploy/hostfacts", "internal/linkcheck", "internal/stale", "internal/release", "internal/disk"},
+	"internal/deploy": {"internal/deploy/hostfacts", "internal/linkcheck", "internal/linkcheck/abi", "internal/stale", "internal/release", "internal/disk"},
 
 	"internal/deploy/hostfacts":    {},
 	"internal/release":             {"internal/disk"},
@@ -20,6 +20,7 @@ var rooms = map[string][]string{
 	"internal/restart":             {"internal/release", "internal/stale"},
 	"internal/restart/restarttest": {"internal/testneed"},
 	"internal/linkcheck":           {},
+	"internal/linkcheck/abi":       {},
 	"internal/disk":                {},
 	"internal/disk/disktest":       {"internal/disk", "internal/testneed"},
 	"internal/testneed":            {},

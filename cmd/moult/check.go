@@ -24,7 +24,6 @@ type checkJob struct {
 	against string
 	path    string // of libraries, separated by colons
 	plugins []string
-	abidiff bool
 	noTypes bool
 	verbose bool
 }
@@ -63,7 +62,7 @@ names what looks up its release twice when it is started.
 	f.StringVar(&j.against, "against", "", "lay it over `TARGET`, and judge who uses that")
 	f.StringVar(&j.path, "library-path", "", "as if LD_LIBRARY_PATH were `DIRS`")
 	f.StringArrayVar(&j.plugins, "plugin", nil, "the file PLUGIN is loaded by the program HOST\n(`PLUGIN=HOST`); may be given more than once")
-	f.BoolVar(&j.abidiff, "abidiff", false, "compare types with abidiff of libabigail, too")
+	f.BoolVar(&j.o.ABIDiff, "abidiff", false, "compare types with abidiff of libabigail, too")
 	f.BoolVar(&j.noTypes, "no-types", false, "do not compare types")
 	f.BoolVarP(&j.verbose, "verbose", "v", false, "list notes, and what was wrong before")
 	j.source.add(f)
@@ -94,7 +93,7 @@ func (a *app) check(ctx context.Context, j *checkJob, args []string) error {
 
 func (j *checkJob) options() error {
 	j.o.Learn = j.o.Root == ""
-	j.o.Outside = j.against != ""
+	j.o.Outside, j.o.Types = j.against != "", !j.noTypes
 	j.o.Plugins = map[string][]string{}
 	if j.path != "" {
 		j.o.LibraryPath = filepath.SplitList(j.path)

@@ -24,6 +24,15 @@ func writeLinkReport(w io.Writer, r *deploy.LinkReport, verbose bool) {
 			writeLinkFinding(w, f)
 		}
 	}
+	for i := range r.TypeChanges {
+		t := &r.TypeChanges[i]
+		counts[string(t.Severity)]++
+		fmt.Fprintf(w, "%-8s %s: %s: %s\n", t.Severity, t.Path.Quoted(), oneLine(t.What), oneLine(t.Why))
+		fmt.Fprintf(w, "         by way of %s\n", t.Symbol.Quoted())
+	}
+	for i := range r.Types {
+		writeLinkTypes(w, &r.Types[i], verbose, counts)
+	}
 	for _, t := range r.Twice {
 		fmt.Fprintf(w, "twice    %s: %s\n", t.Path.Quoted(), t.Why)
 	}
@@ -57,6 +66,28 @@ func writeLinkReport(w io.Writer, r *deploy.LinkReport, verbose bool) {
 		fmt.Fprintf(w, "; %d more are not listed", r.More)
 	}
 	fmt.Fprintln(w)
+}
+
+// writeLinkTypes tells what is not said by the changes themselves.
+func writeLinkTypes(w io.Writer, t *deploy.LinkTypes, verbose bool, counts map[string]int) {
+	switch {
+	case t.ABIDiff == "incompatible":
+		counts["break"]++
+		fmt.Fprintf(w, "break    %s: abidiff: incompatible\n", t.Path.Quoted())
+	case t.ABIDiff != "" && t.ABIDiff != "compatible":
+		fmt.Fprintf(w, "note     %s: abidiff: %s\n", t.Path.Quoted(), oneLine(t.ABIDiff))
+	}
+	if !verbose {
+		return
+	}
+	for line := range strings.Lines(t.Report) {
+		fmt.Fprintf(w, "         %s\n", oneLine(line))
+	}
+	if t.Why != "" {
+		fmt.Fprintf(w, "note     %s: types not compared: %s\n", t.Path.Quoted(), oneLine(t.Why))
+	} else {
+		fmt.Fprintf(w, "note     %s: types of %s compared\n", t.Path.Quoted(), count(t.Compared, "symbol"))
+	}
 }
 
 func libraries(n int) string {

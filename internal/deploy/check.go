@@ -25,6 +25,8 @@ type CheckOptions struct {
 	Plugins     map[string][]string // plugin → its hosts, beside what the release declares; in the release, or absolute
 	Outside     bool                // judge the programs of this host too that use a library which changes
 	StateDir    string              // where the index of this host's programs is kept; "" is what StateDir returns
+	Types       bool                // compare the types of libraries that are replaced, where there is debug information
+	ABIDiff     bool                // ask abidiff(1) of libabigail, too
 	Learn       bool                // take plugins from processes that run a program which is judged
 
 	// A packed release is unpacked here as far as need be. Both are of one
@@ -55,13 +57,10 @@ type Twice struct {
 }
 
 // ABIPair is a library, and the one that it replaces.
-type ABIPair struct {
+type ABIPair struct { // both as files of this host
 	Path     Path // in the target
 	Old, New string
 }
-
-// Pairs are the libraries of the release that replace others, as files.
-func (l *Laid) Pairs() []ABIPair { return l.pairs }
 
 // LayRelease lays a release over nothing: a directory is judged where it lies,
 // another as if it were in a directory of its own.

@@ -16,16 +16,18 @@ import (
 
 // LinkReport is what the link check of a release or of files has found.
 type LinkReport struct {
-	Findings   []LinkFinding `json:"findings"`          // breaks first; those of programs outside of what was checked come last
-	Twice      []Twice       `json:"twice,omitempty"`   // what looks up its release again
-	Plugins    []LinkPlugin  `json:"plugins,omitempty"` // that were judged in their hosts
-	Programs   int           `json:"programs"`          // that were judged
-	Libraries  int           `json:"libraries"`         // likewise
-	Outside    int           `json:"outside"`           // programs and libraries of this host that use what changes
-	References int64         `json:"references"`        // symbols that were looked up
-	Foreign    int           `json:"foreign,omitempty"` // for other machines, not judged
-	More       int           `json:"more,omitempty"`    // findings that are not listed
-	Unread     []LinkUnread  `json:"unread,omitempty"`  // what could not be told
+	Findings    []LinkFinding `json:"findings"`               // breaks first; those of programs outside of what was checked come last
+	Twice       []Twice       `json:"twice,omitempty"`        // what looks up its release again
+	Types       []LinkTypes   `json:"types,omitempty"`        // libraries that are replaced by another version
+	TypeChanges []LinkType    `json:"type_changes,omitempty"` // what has changed in their types
+	Plugins     []LinkPlugin  `json:"plugins,omitempty"`      // that were judged in their hosts
+	Programs    int           `json:"programs"`               // that were judged
+	Libraries   int           `json:"libraries"`              // likewise
+	Outside     int           `json:"outside"`                // programs and libraries of this host that use what changes
+	References  int64         `json:"references"`             // symbols that were looked up
+	Foreign     int           `json:"foreign,omitempty"`      // for other machines, not judged
+	More        int           `json:"more,omitempty"`         // findings that are not listed
+	Unread      []LinkUnread  `json:"unread,omitempty"`       // what could not be told
 }
 
 // LinkFinding is one thing that would go wrong.
@@ -67,6 +69,16 @@ func (r *LinkReport) Broken() (n int) {
 			n++
 		}
 	}
+	for i := range r.TypeChanges {
+		if r.TypeChanges[i].Severity == linkcheck.Break {
+			n++
+		}
+	}
+	for i := range r.Types {
+		if r.Types[i].ABIDiff == "incompatible" {
+			n++
+		}
+	}
 	return n
 }
 
@@ -94,10 +106,13 @@ func (l *Laid) Judge(ctx context.Context, o CheckOptions) (*LinkReport, error) {
 	for _, u := range after.Unread {
 		r.Unread = append(r.Unread, LinkUnread{l.shown(u.Path), u.Err.Error()})
 	}
+	var outside []string
 	if o.Outside && len(l.changed) > 0 {
-		err = l.judgeOutside(ctx, o, lo, r)
+		if outside, err = l.judgeOutside(ctx, o, lo, r); err != nil {
+			return nil, err
+		}
 	}
-	return r, err
+	return r, l.compareTypes(ctx, o, outside, r)
 }
 
 // take adds findings to the report.
@@ -179,16 +194,15 @@ func (l *Laid) byOwnPaths(ctx context.Context, o linkcheck.Options, r *linkcheck
 
 // judgeOutside looks at the programs and libraries of this host that use a
 // library which changes: as they are, and as they would be.
-func (l *Laid) judgeOutside(ctx context.Context, o CheckOptions, lo linkcheck.Options, r *LinkReport) error {
+func (l *Laid) judgeOutside(ctx context.Context, o CheckOptions, lo linkcheck.Options, r *LinkReport) (outside []string, err error) {
 	index, err := hostIndex(ctx, o)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	own := make(map[string]bool, len(l.paths))
 	for _, p := range l.paths {
 		own[p] = true
 	}
-	var outside []string
 	for _, d := range index.Dependants(l.changed...) {
 		in := l.target != "" && strings.HasPrefix(d.Path, l.target+"/") && l.base != l.target
 		if !own[d.Path] && !in {
@@ -197,22 +211,19 @@ func (l *Laid) judgeOutside(ctx context.Context, o CheckOptions, lo linkcheck.Op
 	}
 	r.Outside = len(outside)
 	if len(outside) == 0 {
-		return nil
+		return nil, nil
 	}
 	lo.Plugins = nil
 	after, err := linkcheck.Check(ctx, outside, lo)
-	if err != nil {
-		return err
-	}
-	if after.Count(linkcheck.Break)+after.Count(linkcheck.Warning) == 0 {
-		return nil
+	if err != nil || after.Count(linkcheck.Break)+after.Count(linkcheck.Warning) == 0 {
+		return outside, err
 	}
 	before, err := linkcheck.Check(ctx, outside, linkcheck.Options{Root: o.Root, LibraryPath: o.LibraryPath})
 	if err != nil {
-		return err
+		return nil, err
 	}
 	l.take(r, before, after, true)
-	return nil
+	return outside, nil
 }
 
 // indexFile is where the index of this host's programs is kept, in the state
