@@ -29,7 +29,7 @@ func (a *app) finish(ctx context.Context, t *deploy.Target, f *restartFlags, r d
 	}
 	a.remarkResult(r)
 	done := restarted{Result: r}
-	done.Restart, err = a.restartAfter(ctx, t, f)
+	done.Restart, err = a.restartAfter(ctx, t, f, nil)
 	switch {
 	case err == nil || errors.Is(err, restart.ErrRemains):
 	case !a.mayGoBack(ctx, f, r):
@@ -43,11 +43,15 @@ func (a *app) finish(ctx context.Context, t *deploy.Target, f *restartFlags, r d
 	return err
 }
 
-// restartAfter restarts what is stale in a target, or only asks for the health.
-func (a *app) restartAfter(ctx context.Context, t *deploy.Target, f *restartFlags) (*restart.Result, error) {
+// restartAfter restarts what is stale in a target, and what an earlier run has
+// left down, or only asks for the health.
+func (a *app) restartAfter(ctx context.Context, t *deploy.Target, f *restartFlags, earlier *restart.Result) (*restart.Result, error) {
 	o, err := a.restartOptions(f, t.Path())
 	if err != nil {
 		return nil, err
+	}
+	if earlier != nil {
+		o.Revive = earlier.Steps
 	}
 	plan := &restart.Plan{Target: t.Path()}
 	if f.restart {
@@ -104,7 +108,7 @@ func (a *app) goBack(ctx context.Context, t *deploy.Target, f *restartFlags, don
 	if err != nil {
 		return fmt.Errorf("%w; the rollback to %s: %w", because, generation(was.From), err)
 	}
-	done.Again, err = a.restartAfter(ctx, t, f)
+	done.Again, err = a.restartAfter(ctx, t, f, done.Restart)
 	switch {
 	case err == nil:
 		return fmt.Errorf("%w; %s is live again, and well", because, generation(was.From))

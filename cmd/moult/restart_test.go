@@ -171,6 +171,24 @@ func TestApplyRestart(t *testing.T) {
 	})
 }
 
+// TestRestartAfterCrash has a release whose service does not stay up: systemd has
+// given it up by the time of the rollback, and it must come up again.
+func TestRestartAfterCrash(t *testing.T) {
+	testLayouts(t, func(t *testing.T, layout string) {
+		s := newServedTarget(t, layout)
+		for version, script := range map[string]string{"2": "exit 1", "3": "sleep 0.3; exit 1"} {
+			bad := s.release(version, okStatus)
+			if err := os.WriteFile(bad+"/bin/server", []byte("#!/bin/sh\n"+script+"\n"), 0o755); err != nil {
+				t.Fatal(err)
+			}
+			out, errs := s.moult(4, "apply", "--restart", "--health", s.url, "--health-timeout", "1s", bad, s.target)
+			mentions(t, errs, "; generation 1 is live again, and well\n")
+			mentions(t, out, "well: "+s.url+" (")
+			s.runsVersion("1")
+		}
+	})
+}
+
 // TestCommitRestart is the same for commit, and for a rollback, which is never
 // followed by another.
 func TestCommitRestart(t *testing.T) {

@@ -18,7 +18,7 @@ func writeRestartPlan(w io.Writer, p *restart.Plan) {
 		fmt.Fprintf(w, "%s%s planned\n", ofTarget(p.Target), plural(len(p.Steps), "restart", "restarts"))
 		table(w, func(row func(...any)) {
 			for _, s := range p.Steps {
-				row("  "+string(s.Method), stepText(s), "for "+processesText(s.Processes), whoseText(s))
+				row("  "+string(s.Method), stepText(s), processesText(s.Processes), whoseText(s))
 			}
 		})
 	}
@@ -63,14 +63,17 @@ func whoseText(s restart.Step) string {
 const fewProcesses = 5
 
 func processesText(all []restart.Process) string {
-	if len(all) == 1 {
-		return "process " + strconv.Itoa(all[0].PID)
+	switch len(all) {
+	case 0:
+		return "which may be down"
+	case 1:
+		return "for process " + strconv.Itoa(all[0].PID)
 	}
 	var pids []string
 	for _, p := range all[:min(len(all), fewProcesses)] {
 		pids = append(pids, strconv.Itoa(p.PID))
 	}
-	text := fmt.Sprintf("%d processes: %s", len(all), strings.Join(pids, " "))
+	text := fmt.Sprintf("for %d processes: %s", len(all), strings.Join(pids, " "))
 	if len(all) > fewProcesses {
 		text += " …"
 	}

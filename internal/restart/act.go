@@ -33,7 +33,7 @@ func (r *runner) byUnit(ctx context.Context, o *Outcome) {
 		o.fail(Failed, fmt.Errorf("restart %s: moult was started from it", o.Name))
 		return
 	}
-	o.up, o.Acted, err = m.restartUnit(ctx, o.Unit, o.Reload)
+	o.up, o.Acted, err = m.restartUnit(ctx, o.Unit, o.Reload, o.Revive)
 	o.MainPID = o.up.mainPID
 	if err != nil {
 		o.fail(Failed, interrupted(ctx, o, err))

@@ -185,6 +185,46 @@ func TestRuleOfRelease(t *testing.T) {
 	}
 }
 
+// TestRevive starts again what an earlier run has restarted and is down since, and
+// nothing else.
+func TestRevive(t *testing.T) {
+	h := newHost(t)
+	h.service("a.service", nil)
+	h.service("b.service", nil, "quits")
+	h.service("never.service", nil)
+	tool := h.program("tool", "1")
+	pid := h.start(tool)
+	h.upgrade("a", "b", "tool")
+	eventually(t, "what b says of itself", func() bool { return strings.Contains(steps(h.plan()), "signal b,") })
+	h.opts.KeepGoing = true
+	h.opts.Rules = []Rule{rule("**/tool", "/bin/sh", "-c", "echo $MOULT_PIDS. >> "+h.dir+"/log; test -z \"$MOULT_PIDS\" || kill $MOULT_PIDS")}
+	r, err := h.run()
+	wantErr(t, err, ErrUnhealthy, "it ended instead of replacing itself")
+	h.Stop("a.service")
+	h.Stop("never.service")
+	eventually(t, "the end of b", func() bool { return h.PID("b.service") == 0 })
+
+	again, err := h.run()
+	wantErr(t, err, nil, "")
+	want(t, "without being told", states(again), "")
+	h.opts.Revive = r.Steps
+	again, err = h.run()
+	wantErr(t, err, nil, "")
+	if len(again.Steps) != 3 || again.Count(Done) != 3 {
+		t.Errorf("states: %s, want all three done", states(again))
+	}
+	log, _ := os.ReadFile(h.dir + "/log")
+	want(t, "log", string(log), fmt.Sprintf("%d.\n.\n", pid))
+	if h.PID("a.service") == 0 || h.PID("b.service") == 0 || h.PID("never.service") != 0 {
+		t.Errorf("processes %d, %d, %d, want the first two up", h.PID("a.service"), h.PID("b.service"), h.PID("never.service"))
+	}
+	// What is up needs no more.
+	h.opts.Revive = r.Steps[1:]
+	again, err = h.run()
+	wantErr(t, err, nil, "")
+	want(t, "states", states(again), "")
+}
+
 // TestHealth stops where what was restarted is not well.
 func TestHealth(t *testing.T) {
 	h := newHost(t)

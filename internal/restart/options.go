@@ -27,6 +27,11 @@ type Options struct {
 	// refused if a file is gone that it needs for sure.
 	Check func(ctx context.Context, p stale.Process) error
 
+	// Revive are the steps of an earlier run that was taken back. What they have
+	// restarted may be down since, and what is down is not stale: it is started
+	// all the same.
+	Revive []Outcome
+
 	Parallel    int           // how many at a time; 0 is one
 	KeepGoing   bool          // go on with the others when one has failed
 	Timeout     time.Duration // for each, if its rule does not say; 0 is three minutes

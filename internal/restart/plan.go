@@ -44,7 +44,8 @@ type Step struct {
 	Rule    string   `json:"rule,omitempty"` // where the rule stands that says so
 	Foreign bool     `json:"foreign"`        // it is no program of the target's own
 
-	Processes []Process `json:"processes"` // the stale ones that it is for
+	Processes []Process `json:"processes"`        // the stale ones that it is for
+	Revive    bool      `json:"revive,omitempty"` // it may be down, and is started then too
 
 	rule  *Rule
 	order int
@@ -164,15 +165,24 @@ func MakePlan(ctx context.Context, o Options) (*Plan, error) {
 	for _, s := range p.commands {
 		p.plan.Steps = append(p.plan.Steps, *s)
 	}
+	p.revive(ctx)
 	p.plan.sort()
 	return p.plan, ctx.Err()
 }
 
 func (plan *Plan) sort() {
 	slices.SortFunc(plan.Steps, func(a, b Step) int {
-		return cmp.Or(cmp.Compare(a.order, b.order), strings.Compare(a.Name, b.Name), cmp.Compare(a.Processes[0].PID, b.Processes[0].PID))
+		return cmp.Or(cmp.Compare(a.order, b.order), strings.Compare(a.Name, b.Name), cmp.Compare(a.first(), b.first()))
 	})
 	slices.SortStableFunc(plan.Left, func(a, b Left) int { return cmp.Compare(a.PID, b.PID) })
+}
+
+// first is the number of the first process, 0 if there is none.
+func (s *Step) first() int {
+	if len(s.Processes) == 0 {
+		return 0
+	}
+	return s.Processes[0].PID
 }
 
 // concerns says that a process is stale, and a matter of the target.

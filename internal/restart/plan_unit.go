@@ -61,10 +61,9 @@ func (p *planner) placeUnit(ctx context.Context, key unitKey, g *group) {
 			return
 		}
 	}
-	s := Step{Name: shown(key.name), Method: ByUnit, Unit: key.name, Reload: reload, Foreign: true, home: key.home}
+	s := Step{Name: unitName(key.name, key.home), Method: ByUnit, Unit: key.name, Reload: reload, Foreign: true, home: key.home}
 	if key.user {
 		s.User = &key.uid
-		s.Name = fmt.Sprintf("%s of user %d", shown(key.name), key.uid)
 	}
 	s.follow(g.rule, g.place)
 	for _, process := range g.stale {
@@ -72,6 +71,14 @@ func (p *planner) placeUnit(ctx context.Context, key unitKey, g *group) {
 		s.Processes = append(s.Processes, describe(process, key.name))
 	}
 	p.plan.Steps = append(p.plan.Steps, s)
+}
+
+// unitName is what a unit is called for people.
+func unitName(name string, h home) string {
+	if h.user {
+		return fmt.Sprintf("%s of user %d", shown(name), h.uid)
+	}
+	return shown(name)
 }
 
 // goesWith names a running unit that a restart would take along although it is to

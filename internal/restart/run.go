@@ -129,7 +129,7 @@ func (r *runner) step(ctx context.Context, o *Outcome) {
 	defer cancel()
 	begun := time.Now()
 	r.tell(o, Running)
-	if r.isCurrent(ctx, o) {
+	if !o.Revive && r.isCurrent(ctx, o) {
 		o.State = Current
 	} else {
 		o.State = Done

@@ -10,14 +10,21 @@ import (
 // restartUnit restarts a unit, or reloads it if it can and that is wanted, and
 // waits until it is up. It returns the unit as it is then. asked says that
 // systemd has taken the job. A unit that somebody has stopped meanwhile stays
-// so: that is what "try" means.
-func (m *manager) restartUnit(ctx context.Context, name string, reload bool) (u unit, asked bool, err error) {
+// so, that is what "try" means; revive starts it, also if systemd has given it
+// up.
+func (m *manager) restartUnit(ctx context.Context, name string, reload, revive bool) (u unit, asked bool, err error) {
 	done := make(chan string, 1)
 	start := m.conn.TryRestartUnitContext
-	if reload {
+	call, cancel := context.WithTimeout(ctx, busLimit)
+	switch {
+	case revive:
+		// Without this a unit that has failed too often in too short a time is
+		// not started (systemd.unit(5), StartLimitBurst=).
+		_ = m.conn.ResetFailedUnitContext(call, name) // then the start says what is wrong
+		start = m.conn.RestartUnitContext
+	case reload:
 		start = m.conn.ReloadOrTryRestartUnitContext
 	}
-	call, cancel := context.WithTimeout(ctx, busLimit)
 	_, err = start(call, name, "replace", done)
 	cancel()
 	if ctx.Err() != nil {

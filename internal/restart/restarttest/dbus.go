@@ -41,6 +41,22 @@ func (m manager) GetUnitByPID(pid uint32) (dbus.ObjectPath, *dbus.Error) {
 	return unitPath(name), nil
 }
 
+func (m manager) RestartUnit(name, mode string) (dbus.ObjectPath, *dbus.Error) {
+	return m.s.job("start", name, mode)
+}
+
+func (m manager) ResetFailedUnit(name string) *dbus.Error {
+	m.s.mu.Lock()
+	defer m.s.mu.Unlock()
+	if u := m.s.units[name]; u != nil {
+		u.givenUp = false
+		if u.active == "failed" {
+			u.active, u.sub = "inactive", "dead"
+		}
+	}
+	return nil
+}
+
 func (m manager) TryRestartUnit(name, mode string) (dbus.ObjectPath, *dbus.Error) {
 	return m.s.job("restart", name, mode)
 }
@@ -84,8 +100,9 @@ func (s *Systemd) job(kind, name, mode string) (dbus.ObjectPath, *dbus.Error) {
 func (s *Systemd) work(u *Unit, kind string, id uint32, path dbus.ObjectPath) {
 	result := "done"
 	s.mu.Lock()
-	stopped := u.active == "inactive" && !u.Oneshot
-	reload, fails, loses, wait := kind != "restart" && u.CanReload, u.JobFails, u.LosesSignal, u.StartsIn
+	stopped := (u.active == "inactive" || u.active == "failed") && !u.Oneshot && kind != "start"
+	fails := u.JobFails || u.givenUp
+	reload, loses, wait := kind == "reload-or-restart" && u.CanReload, u.LosesSignal, u.StartsIn
 	pid := u.pid()
 	s.mu.Unlock()
 	switch {
@@ -99,7 +116,7 @@ func (s *Systemd) work(u *Unit, kind string, id uint32, path dbus.ObjectPath) {
 		}
 	}
 	s.mu.Lock()
-	if fails {
+	if fails && !stopped {
 		u.active, u.sub, u.result = "failed", "failed", "exit-code"
 	} else if wait > 0 && result == "done" {
 		u.active, u.sub = "activating", "start"
@@ -168,7 +185,7 @@ func (p properties) Get(face, name string) (dbus.Variant, *dbus.Error) {
 func (s *Systemd) Restarted(name string) int {
 	n := 0
 	for _, call := range s.Calls() {
-		if slices.Contains([]string{"restart " + name, "reload-or-restart " + name}, call) {
+		if slices.Contains([]string{"start " + name, "restart " + name, "reload-or-restart " + name}, call) {
 			n++
 		}
 	}

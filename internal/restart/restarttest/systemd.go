@@ -53,6 +53,7 @@ type Unit struct {
 	main                *exec.Cmd
 	ended               chan struct{} // closed when main has been waited for
 	stopping            bool
+	givenUp             bool // it has failed, and is not started until that is reset
 }
 
 // Start runs a message bus and a systemd without units, until the test ends.
@@ -201,6 +202,7 @@ func (s *Systemd) wait(u *Unit, cmd *exec.Cmd, ended chan struct{}) {
 	again := false
 	if !u.stopping {
 		u.active, u.sub, u.result, u.main = "failed", "failed", "exit-code", nil
+		u.givenUp = err != nil && !u.RestartAlways
 		if err == nil {
 			u.active, u.sub, u.result = "inactive", "dead", "success"
 		}
