@@ -219,7 +219,8 @@ const char *moult_error(void);
 /* systemd, without libsystemd. All of them do nothing and return 0 where there is
  * no NOTIFY_SOCKET (or, for moult_watchdog, no WATCHDOG_USEC), and in a trial; 1 if
  * sent, -errno if not. moult_ready sends READY=1 and, after a spawn, MAINPID=;
- * moult_exec RELOADING=1 and, if it fails, READY=1. Safe in threads. */
+ * moult_exec RELOADING=1 and, if it fails, READY=1. Safe in threads. An end within
+ * probation_ms without moult_stopping or exit(0) counts as a crash. */
 int moult_notify(const char *state);           /* lines as in sd_notify(3) */
 int moult_status(const char *text);            /* STATUS=, with the version in front */
 int moult_stopping(void);                      /* STOPPING=1: for the last end only, never for an upgrade */
@@ -521,6 +522,17 @@ static void moult__close(int *fd)
 
 static int moult__cloexec(int fd, int on) { return fcntl(fd, F_SETFD, on ? FD_CLOEXEC : 0); }
 
+/* moult__high moves a descriptor of ours out of the way of 0, 1 and 2, which a
+ * daemon may have closed. */
+static int moult__high(int fd)
+{
+	if (fd < 0 || fd > 2)
+		return fd;
+	int to = fcntl(fd, F_DUPFD_CLOEXEC, 3);
+	close(fd);
+	return to;
+}
+
 static char *moult__copy(const char *s, size_t n)
 {
 	char *c = (char *)malloc(n + 1);
@@ -774,8 +786,8 @@ static int moult__write(int fd, const void *data, size_t n)
 static int moult__memfd(const char *name) /* close-on-exec, may be sealed */
 {
 #ifdef SYS_memfd_create
-	long fd = syscall(SYS_memfd_create, name, 1U | 2U);
-	return fd < 0 ? -errno : (int)fd;
+	int fd = moult__high((int)syscall(SYS_memfd_create, name, 1U | 2U));
+	return fd < 0 ? -errno : fd;
 #else
 	(void)name;
 	return -ENOSYS;
@@ -2011,7 +2023,12 @@ static void moult__boot_start(void)
 	if ((refused || b.starts >= 3) && b.good[0] == '/') {
 		int fd = open(b.good, O_RDONLY | O_CLOEXEC), mem;
 		struct stat st;
-		if (fd >= 0 && moult__trusted(fd) && fstat(fd, &st) == 0 && (g->in == NULL || g->generation == 0)) {
+		char good_id[256] = "";
+		if (fd >= 0 && fstat(fd, &st) == 0) {
+			moult__file f = moult__file_of(&st);
+			moult__identity(good_id, sizeof good_id, &f, "");
+		}
+		if (fd >= 0 && moult__trusted(fd) && moult__same_id(good_id, b.good_id)) {
 			moult__buf h = {NULL, 0, 0, 0};
 			static const char why[] = "it did not survive three starts";
 			if (!refused && b.nrejected < 8) {
@@ -2049,6 +2066,31 @@ static void moult__boot_start(void)
 	moult__boot_write(&b);
 }
 
+/* moult__boot_stopped: an end that is meant is no failure. */
+static void moult__boot_stopped(void)
+{
+	struct moult__state *g = &moult__g;
+	moult__boot b;
+	char id[256];
+	if (!g->boot_watch || g->pid != getpid())
+		return;
+	g->boot_watch = 0;
+	moult__identity(id, sizeof id, &g->self, "");
+	if (moult__boot_read(&b) != 0 || !moult__same_id(b.id, id) || !b.probation || b.starts == 0)
+		return;
+	b.starts--;
+	moult__boot_write(&b);
+}
+
+#if defined(__GLIBC__)
+static void moult__on_end(int status, void *arg)
+{
+	(void)arg;
+	if (status == 0 && moult__g.ready)
+		moult__boot_stopped();
+}
+#endif
+
 /* moult__boot_ready puts a version that was upgraded to on probation. */
 static void moult__boot_ready(void)
 {
@@ -2058,10 +2100,26 @@ static void moult__boot_ready(void)
 	if (g->state_dir == NULL)
 		return;
 	g->boot_until = moult__now() + g->o.probation_ms;
+#if defined(__GLIBC__)
+	on_exit(moult__on_end, NULL);
+#endif
 	if (g->generation == 0)
 		return;
 	moult__identity(id, sizeof id, &g->self, "");
-	if (moult__boot_read(&b) != 0 || moult__same_id(b.id, id) || moult__same_id(b.good_id, id))
+	if (moult__boot_read(&b) != 0)
+		return;
+	if (g->rolled_back != NULL) { /* what was taken back is not to be started cold either */
+		for (size_t i = 0; i < g->nrejects; i++) {
+			if (moult__boot_rejects(&b, g->rejects[i].id) || strlen(g->rejects[i].id) >= sizeof b.rejected[0])
+				continue;
+			if (b.nrejected == 8)
+				memmove(b.rejected[0], b.rejected[1], sizeof b.rejected[0] * --b.nrejected);
+			memcpy(b.rejected[b.nrejected++], g->rejects[i].id, strlen(g->rejects[i].id) + 1);
+		}
+		moult__boot_write(&b);
+		return;
+	}
+	if (moult__same_id(b.id, id) || moult__same_id(b.good_id, id))
 		return;
 	memcpy(b.id, id, strlen(id) + 1);
 	b.starts = 1;
@@ -2208,7 +2266,11 @@ int moult_status(const char *text)
 	return moult__send(line, -1);
 }
 
-int moult_stopping(void) { return moult__send("STOPPING=1", -1); }
+int moult_stopping(void)
+{
+	moult__boot_stopped();
+	return moult__send("STOPPING=1", -1);
+}
 
 int moult_watchdog(void)
 {
@@ -2655,6 +2717,8 @@ static int moult__try_run(void)
 		moult__close(&c.mem);
 		return moult__try_later(-errno, "no pipe for its preflight");
 	}
+	p[0] = moult__high(p[0]);
+	p[1] = moult__high(p[1]);
 	fcntl(p[1], F_SETFL, 0); /* the child's end waits */
 	c.out = p[1];
 	c.path = t->seen.at;
@@ -2844,9 +2908,9 @@ static int moult__remember(int argc, char **argv, moult__said *said, const char 
 	g->envp = moult__vector(MOULT__ENV, environ, moult__env_fd);
 	if (g->argv == NULL || g->envp == NULL)
 		return -ENOMEM;
-	g->proc_fd = open("/proc/self", O_PATH | O_DIRECTORY | O_CLOEXEC);
+	g->proc_fd = moult__high(open("/proc/self", O_PATH | O_DIRECTORY | O_CLOEXEC));
 	if (g->cwd_fd < 0)
-		g->cwd_fd = open(".", O_PATH | O_DIRECTORY | O_CLOEXEC);
+		g->cwd_fd = moult__high(open(".", O_PATH | O_DIRECTORY | O_CLOEXEC));
 	if (stat("/", &st) == 0) {
 		g->root_dev = st.st_dev;
 		g->root_ino = st.st_ino;
@@ -2854,9 +2918,9 @@ static int moult__remember(int argc, char **argv, moult__said *said, const char 
 	g->mask_files = umask(077);
 	umask(g->mask_files);
 	int err = moult__find(option_exe, said, argv[0]);
-	g->img_fd = open("/proc/self/exe", O_PATH | O_CLOEXEC);
+	g->img_fd = moult__high(open("/proc/self/exe", O_PATH | O_CLOEXEC));
 	if (g->img_fd < 0 && g->exe != NULL)
-		g->img_fd = open(g->exe, O_PATH | O_CLOEXEC); /* no /proc */
+		g->img_fd = moult__high(open(g->exe, O_PATH | O_CLOEXEC)); /* no /proc */
 	/* After execveat the kernel calls us by a descriptor's number (before Linux 6.14). */
 	char name[16] = "";
 	FILE *f = g->rolled_back != NULL && g->exe != NULL ? fopen("/proc/self/comm", "r+") : NULL;
@@ -3483,10 +3547,13 @@ static void moult__child_look(void)
 	}
 	if (n > 0 || (n < 0 && (err == EAGAIN || err == EINTR) && !late))
 		return;
-	int status = 0;
-	kill(g->child, SIGKILL); /* ours, and nobody has waited for it: at most a zombie's number */
-	while (waitpid(g->child, &status, 0) < 0 && errno == EINTR)
-		;
+	siginfo_t info;
+	/* If the program has waited for it, its number may be somebody else's by now. */
+	if (waitid(P_PID, (id_t)g->child, &info, WEXITED | WNOHANG | WNOWAIT) == 0) {
+		kill(g->child, SIGKILL);
+		while (waitpid(g->child, NULL, 0) < 0 && errno == EINTR)
+			;
+	}
 	g->child = 0;
 	moult__close(&g->child_fd);
 	moult__try_bad(late ? "started, but was not ready in time" : "started, but ended before it was ready", 1);
@@ -3508,7 +3575,8 @@ int moult_fork_exec(uint32_t drain_ms)
 	c.out = -1;
 	if (pipe2(p, O_CLOEXEC | O_NONBLOCK) != 0)
 		return -errno;
-	c.ready = p[1];
+	p[0] = moult__high(p[0]);
+	c.ready = p[1] = moult__high(p[1]);
 	c.mem = moult__hand(p[1], 0, 0);
 	if (c.mem >= 0) {
 		snprintf(hand, sizeof hand, "MOULT_FD=%d", c.mem);
