@@ -227,6 +227,18 @@ var fine = []loadCase{
 		plugins: map[string][]string{"lib/plugin.so": {"bin/main"}},
 	},
 	{
+		name: "a library comes before the one that was meant",
+		old: func(w *world) {
+			w.lib("liby", `int other(void){return 0;}`, w.script("V1 { global: other; local: *; };"))
+			w.lib("libx", fooLib, w.script("V1 { global: foo; bar; local: *; };"))
+			w.prog(`int foo(void); int other(void); int main(void){return foo()+other();}`, "-ly", "-lx")
+		},
+		new: func(w *world) {
+			w.lib("liby", `int other(void){return 0;} int foo(void){return 0;}`, w.script("V1 { global: other; foo; local: *; };"))
+		},
+		want: []string{"note interposed main foo"},
+	},
+	{
 		name: "SONAME of another major in the old file name", old: plain, new: newLib(fooLib, "-Wl,-soname,libx.so.2"),
 		want: []string{"warning soname-differs main"},
 	},

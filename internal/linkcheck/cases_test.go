@@ -261,12 +261,19 @@ func (c *loadCase) overlay(t *testing.T, old, staged *world) map[string]string {
 	return overlay
 }
 
-func checked(t *testing.T, paths []string, o Options) *Report {
+func reported(t *testing.T, paths []string, o Options) *Report {
 	t.Helper()
 	r, err := Check(context.Background(), paths, o)
 	if err != nil {
 		t.Fatal(err)
 	}
+	return r
+}
+
+// checked is a report without a file that could not be read.
+func checked(t *testing.T, paths []string, o Options) *Report {
+	t.Helper()
+	r := reported(t, paths, o)
 	if len(r.Unread) > 0 {
 		t.Fatalf("could not read %v", r.Unread)
 	}

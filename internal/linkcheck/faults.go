@@ -83,6 +83,25 @@ func (s *loadSet) kindChanged(l *loaded, r reference, provider *loaded, detail s
 	s.c.report(s, f)
 }
 
+// interposed notes that a program gets a symbol from another library than the
+// one it was linked with, though that one has it, too: the other comes first.
+func (s *loadSet) interposed(l, provider *loaded, w *wanted) {
+	if w.version == nil || w.version.file == "" || provider == s.main {
+		return
+	}
+	expected := s.known[w.version.file]
+	if expected == nil || expected == provider || s.files[expected.o] == nil {
+		return
+	}
+	if _, _, a := expected.o.image.find(w, false); a != present {
+		return
+	}
+	s.c.report(s, Finding{
+		Problem: Interposed, Severity: Note, Object: s.path(l), Needs: w.version.file, Found: provider.o.path,
+		Symbol: string(w.name), Version: w.version.name, Detail: "it comes before " + expected.o.path,
+	})
+}
+
 func (s *loadSet) noVersions(l, provider *loaded, w *wanted) {
 	s.c.report(s, Finding{
 		Problem: NoVersions, Severity: Break, Object: s.path(l), Needs: w.version.file, Found: provider.o.path, Version: w.version.name,

@@ -17,6 +17,7 @@ type loadSet struct {
 	known  map[string]*loaded // by those under which it was asked for: versions go by these
 	files  map[*object]*loaded
 	fakes  map[string]bool // needed and not found
+	strict bool            // glibc before 2.30: a symbol is where its version is wanted of
 	failed bool            // the loader stops at something: nothing more is known
 	unread error           // something could not be read
 	probes int
@@ -60,7 +61,26 @@ func (c *checker) load(asked string, o *object) *loadSet {
 		}
 	}
 	s.follow(0)
+	s.strict = s.oldLibc()
 	return s
+}
+
+// oldLibc says whether the C library is glibc before 2.30, whose loader gives up
+// where the file that a version is wanted of has no such symbol, even if another
+// one has (glibc bug 24741).
+func (s *loadSet) oldLibc() bool {
+	libc := s.names["libc.so.6"]
+	if s.sys.musl || libc == nil || s.files[libc.o] == nil {
+		return false
+	}
+	glibc := false
+	for _, d := range libc.o.image.defines {
+		if d.name == "GLIBC_2.30" {
+			return false
+		}
+		glibc = glibc || strings.HasPrefix(d.name, "GLIBC_2.")
+	}
+	return glibc
 }
 
 // muslOwnNames are names that musl never looks for: all of it is in its loader.

@@ -106,6 +106,7 @@ func (s *loadSet) resolveMain(l *loaded) {
 			if detail := kindsFit(r.use, &sym, &def); detail != "" {
 				s.kindChanged(l, r, provider, detail)
 			}
+			s.interposed(l, provider, &w)
 		case sym.bind() != elf.STB_WEAK:
 			s.undefined(l, r, &w)
 		}
@@ -126,6 +127,9 @@ func (s *loadSet) lookup(l *loaded, w *wanted, skipMain bool) (*loaded, symbol, 
 		}
 		if a != absent {
 			return p, def, true
+		}
+		if s.strict && w.version != nil && w.version.file != "" && s.known[w.version.file] == p {
+			break
 		}
 	}
 	return nil, symbol{}, false
@@ -290,6 +294,9 @@ func (s *loadSet) provider(l *loaded, sym *symbol, w *wanted) (*loaded, symbol) 
 		if p := s.names[w.version.file]; p != nil && p.o != nil && s.files[p.o] != nil {
 			if def, ok := ask(p); ok {
 				return p, def
+			}
+			if s.strict {
+				return nil, symbol{} // it depends on what comes before it
 			}
 		}
 	}
