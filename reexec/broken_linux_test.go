@@ -7,6 +7,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -19,6 +20,8 @@ import (
 func place(t *testing.T, path string, data []byte, mode os.FileMode) {
 	t.Helper()
 	temp := path + ".place"
+	syscall.ForkLock.RLock() // as in program
+	defer syscall.ForkLock.RUnlock()
 	if err := os.WriteFile(temp, data, mode); err != nil {
 		t.Fatal(err)
 	}

@@ -340,6 +340,9 @@ func program(t *testing.T, path string, tr trailer) {
 		t.Fatal(err)
 	}
 	defer own.Close()
+	// Who forks meanwhile would hold the file open for writing: ETXTBSY.
+	syscall.ForkLock.RLock()
+	defer syscall.ForkLock.RUnlock()
 	temp, err := os.CreateTemp(filepath.Dir(path), "new-")
 	if err != nil {
 		t.Fatal(err)

@@ -38,6 +38,7 @@ type conn struct {
 	ended   bool // the server has closed it meanwhile
 	closed  bool
 
+	settled  time.Time // when it became idle last
 	deadline time.Time // of reads, as the server has set it
 
 	// What was carried over was idle for some time already. The server takes it
@@ -191,7 +192,7 @@ func (c *conn) setState(state http.ConnState, nc net.Conn) {
 	c.state = state
 	_, c.tls = nc.(*tls.Conn)
 	if state == http.StateIdle {
-		c.read, c.shift = c.early, 0
+		c.read, c.shift, c.settled = c.early, 0, time.Now()
 	}
 	held := c.held
 	c.mu.Unlock()
@@ -219,7 +220,8 @@ func (c *conn) atRest() bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.tls && c.state == http.StateIdle {
-		return true
+		// One that is new, or was told to leave, is about to do something.
+		return time.Since(c.settled) > announceTime
 	}
 	return c.untouched() || c.closed
 }

@@ -204,6 +204,8 @@ func (l *listener) Drain(ctx context.Context) ([]reexec.Carried, error) {
 		select {
 		case <-moved:
 			l.mu.Lock()
+		case <-time.After(announceTime / 20): // an idle TLS connection ages
+			l.mu.Lock()
 		case <-ctx.Done():
 			l.mu.Lock()
 			return l.carried(), fmt.Errorf("%s: %d requests: %w", l.Name(), busy, errors.Join(context.Cause(ctx), ctx.Err()))
