@@ -230,7 +230,7 @@ func judged(rep *Report, pid int) (v Verdict, note bool, text string) {
 }
 
 // compareTruth looks at all processes and at what is true.
-func compareTruth(t *testing.T, all []situation) {
+func compareTruth(t *testing.T, all []situation) map[string]*scene {
 	t.Helper()
 	scenes := play(t, all)
 	for _, strict := range []bool{false, true} {
@@ -252,4 +252,5 @@ func compareTruth(t *testing.T, all []situation) {
 			}
 		}
 	}
+	return scenes
 }

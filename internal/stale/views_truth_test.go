@@ -158,7 +158,7 @@ func TestTruthOfOverlay(t *testing.T) {
 		return s.view(`mount -t overlay -o lowerdir=$1/low,upperdir=$1/up,workdir=$1/work none $1/at
 			exec ` + hold + ` dlopen $1/at/lib.so dlopen $1/at/upper.so`)
 	}
-	compareTruth(t, []situation{
+	scenes := compareTruth(t, []situation{
 		{name: "overlay", begin: over},
 		{name: "lower replaced", want: Stale, begin: over, after: func(s *scene) { s.inside(`cp $1/two.so $1/at/new; mv $1/at/new $1/at/lib.so`) }},
 		{name: "lower unlinked", want: Gone, begin: over, after: func(s *scene) { s.inside(`rm $1/at/lib.so`) }},
@@ -171,6 +171,12 @@ func TestTruthOfOverlay(t *testing.T) {
 		{name: "upper overwritten", want: Corrupt, begin: over, after: func(s *scene) { s.inside(`cp $1/two.so $1/at/upper.so`) }},
 		{name: "upper's mode changed", begin: over, after: func(s *scene) { s.inside(`chmod 700 $1/at/upper.so`) }},
 	})
+	// Whether a lower file is deleted the kernel does not say.
+	s := scenes["lower unlinked"]
+	rep, err := Find(t.Context(), Options{PIDs: []int{s.pid}})
+	if err != nil || len(rep.Held) != 1 || !rep.Held[0].Unknown || rep.HeldBytes != 0 {
+		t.Errorf("Held = %+v, %d in all, %v, want one that is not known", rep.Held, rep.HeldBytes, err)
+	}
 }
 
 // btrfs: subvolumes share a device in maps, and snapshots the inode numbers.

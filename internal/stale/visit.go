@@ -100,8 +100,9 @@ func (w *worker) once(pid int) (r result, changed bool) {
 		r.unreadable = !gone(err)
 		return r, gone(err) && l.running()
 	}
-	l.describe(&r, l.judgeAll())
-	r.held = l.holdings()
+	all := l.judgeAll()
+	l.describe(&r, all)
+	r.held = l.holdings(all)
 	r.unreadable = l.blind
 	if (r.found != nil || l.blind) && !l.areas.alive() {
 		return result{pid: pid}, l.running()

@@ -105,14 +105,12 @@ func (l *visit) readable(u *used) bool {
 // the path leads to a copy in the upper one. The kernel gives both the same
 // number; only the bytes tell.
 func (l *visit) copiedUp(o *outcome) bool {
-	const overlayMagic = 0x794c7630
-	var fs unix.Statfs_t
 	fd, err := o.next.open()
 	if err != nil {
 		return false
 	}
 	defer unix.Close(fd)
-	if unix.Fstatfs(fd, &fs) != nil || uint64(fs.Type) != overlayMagic || !l.openMemory() {
+	if !isOverlay(fd) || !l.openMemory() {
 		return false
 	}
 	const most = 64 << 20
