@@ -135,8 +135,8 @@ func (s *Section) addTrial(server reexecServer, r reexecload.TrialResult) {
 	ms := func(d time.Duration) float64 { return float64(d.Microseconds()) / 1000 }
 	all := r.All()
 	lost := all.Lost + all.Wrong
-	note := fmt.Sprintf("%d kept, %d new, of %d; p99.9 %.1f ms", r.Kept.Lost+r.Kept.Wrong, lost-r.Kept.Lost-r.Kept.Wrong,
-		lost+all.Answered, ms(all.Took(0.999)))
+	note := fmt.Sprintf("%d kept (%d closed before), %d new, of %d; p99.9 %.1f ms", r.Kept.Lost+r.Kept.Wrong, r.Kept.Closed,
+		lost-r.Kept.Lost-r.Kept.Wrong, lost+all.Answered, ms(all.Took(0.999)))
 	if r.Upgrades.Done > 0 {
 		note += fmt.Sprintf("; %d times, gap p50 %.1f ms, p99 %.1f ms", r.Upgrades.Done, ms(r.Upgrades.Gap(0.5)), ms(r.Upgrades.Gap(0.99)))
 	}

@@ -8,6 +8,7 @@ import (
 	"net"
 	"strconv"
 	"strings"
+	"syscall"
 	"time"
 )
 
@@ -48,6 +49,24 @@ func (c *client) post(path string, body []byte, keep bool) (Answer, error) {
 		c.close()
 	}
 	return a, err
+}
+
+// closed says that the server has closed the connection already, as a client that
+// looks before it sends would see.
+func (c *client) closed() bool {
+	raw, isRaw := c.conn.(syscall.Conn)
+	if !isRaw {
+		return false
+	}
+	control, err := raw.SyscallConn()
+	if err != nil {
+		return false
+	}
+	n, readErr := -1, error(nil)
+	control.Control(func(fd uintptr) {
+		n, _, readErr = syscall.Recvfrom(int(fd), make([]byte, 1), syscall.MSG_PEEK|syscall.MSG_DONTWAIT)
+	})
+	return n == 0 && readErr == nil || errors.Is(readErr, syscall.ECONNRESET)
 }
 
 func (c *client) roundTrip(request []byte) (Answer, error) {

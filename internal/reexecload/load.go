@@ -49,7 +49,14 @@ type Result struct {
 	Answered int
 	Lost     int
 	Wrong    int
-	Why      []string // of the first that were lost or wrong
+
+	// Closed is how many of the lost were sent on a connection that the server
+	// had closed before. A client that looks first, as most do, takes a new
+	// connection then; what is lost for it as well is the rest, by a race that it
+	// cannot win.
+	Closed int
+
+	Why []string // of the first that were lost or wrong
 
 	took []time.Duration // of those that were answered, ascending
 }
@@ -124,11 +131,15 @@ func (o Options) work(ctx context.Context, id int, left <-chan struct{}) (r Resu
 // request makes one and counts it.
 func (o Options) request(c *client, worker, n int, r *Result) (took time.Duration) {
 	body := bodyOf(worker, n, o.BodySize)
+	closed := c.conn != nil && c.closed()
 	start := time.Now()
 	a, err := c.post(o.Path, body, o.KeepAlive)
 	took = time.Since(start)
 	if err != nil {
 		r.Lost++
+		if closed {
+			r.Closed++
+		}
 		r.explain(fmt.Sprintf("worker %d, request %d, lost after %v: %v", worker, n, took, err))
 		return took
 	}
@@ -173,6 +184,7 @@ func Sum(results ...Result) (sum Result) {
 		sum.Answered += r.Answered
 		sum.Lost += r.Lost
 		sum.Wrong += r.Wrong
+		sum.Closed += r.Closed
 		for _, why := range r.Why {
 			sum.explain(why)
 		}
@@ -189,8 +201,8 @@ func (r Result) Took(part float64) time.Duration { return Quantile(r.took, part)
 // String is the result in a line.
 func (r Result) String() string {
 	ms := func(part float64) float64 { return float64(r.Took(part).Microseconds()) / 1000 }
-	return fmt.Sprintf("%d answered, %d lost, %d wrong; p50 %.2f ms, p99 %.2f ms, p99.9 %.2f ms, slowest %.2f ms",
-		r.Answered, r.Lost, r.Wrong, ms(0.5), ms(0.99), ms(0.999), ms(1))
+	return fmt.Sprintf("%d answered, %d lost (%d on closed connections), %d wrong; p50 %.2f ms, p99 %.2f ms, p99.9 %.2f ms, slowest %.2f ms",
+		r.Answered, r.Lost, r.Closed, r.Wrong, ms(0.5), ms(0.99), ms(0.999), ms(1))
 }
 
 // Quantile returns the value that a part of the ascending values do not exceed;

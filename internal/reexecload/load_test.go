@@ -63,6 +63,31 @@ func serve(t *testing.T, answer func(n int, body string) string) (addr string) {
 	return ln.Addr().String()
 }
 
+// closing answers one request on each connection, and closes that without a word.
+func closing(t *testing.T) (addr string) {
+	t.Helper()
+	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { ln.Close() })
+	go func() {
+		for {
+			c, err := ln.Accept()
+			if err != nil {
+				return
+			}
+			buf := make([]byte, 4096)
+			n, _ := c.Read(buf)
+			if _, body, whole := strings.Cut(string(buf[:n]), "\r\n\r\n"); whole {
+				io.WriteString(c, ok("", body))
+			}
+			c.Close()
+		}
+	}()
+	return ln.Addr().String()
+}
+
 func ok(header, body string) string {
 	return fmt.Sprintf("HTTP/1.1 200 OK\r\n%sContent-Length: %d\r\n\r\n%s", header, len(body), body)
 }
@@ -125,7 +150,22 @@ func TestCounts(t *testing.T) {
 			}
 		}
 	}
-	r := Run(t.Context(), Options{Addr: "127.0.0.1:1", Requests: 3})
+	// A server that closes as soon as it has answered: who looks knows.
+	addr := serve(t, func(n int, body string) string {
+		if n%2 == 0 {
+			return ""
+		}
+		return ok("", body)
+	})
+	r := Run(t.Context(), Options{Addr: addr, Requests: 100, Workers: 1, KeepAlive: true})
+	if r.Lost != 50 || r.Closed != 0 {
+		t.Errorf("closed after the request came: %v, want 50 lost, none of them knowingly", r)
+	}
+	r = Run(t.Context(), Options{Addr: closing(t), Requests: 100, Workers: 1, KeepAlive: true, Think: 2 * time.Millisecond})
+	if r.Lost == 0 || r.Closed == 0 {
+		t.Errorf("closed after each answer: %v, want some lost on closed connections", r)
+	}
+	r = Run(t.Context(), Options{Addr: "127.0.0.1:1", Requests: 3})
 	if r.Lost != 3 || len(r.Why) != 3 {
 		t.Errorf("nobody listens: %v, want 3 lost and why", r)
 	}

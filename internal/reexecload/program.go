@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+	"sync"
 	"syscall"
 	"time"
 )
@@ -35,8 +36,23 @@ type Process struct {
 	PID  int
 	Path string // the executable as the process sees it
 
-	cmd    *exec.Cmd
-	stderr *os.File
+	cmd  *exec.Cmd
+	said said
+}
+
+// said is the end of what a process has written. It does not go to a file: a
+// server that logs would wait for the disk.
+type said struct {
+	mu   sync.Mutex
+	text []byte
+}
+
+func (s *said) Write(p []byte) (int, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.text = append(s.text, p...)
+	s.text = s.text[max(0, len(s.text)-2000):]
+	return len(p), nil
 }
 
 // Start starts the program from the first of its files, and waits until it
@@ -47,13 +63,9 @@ func (p Program) Start(ctx context.Context) (*Process, error) {
 	if err := p.place(0, run.Path); err != nil {
 		return nil, err
 	}
-	var err error
-	if run.stderr, err = os.Create(run.Path + ".stderr"); err != nil {
-		return nil, err
-	}
 	run.cmd = exec.Command(run.Path, p.Args...)
 	run.cmd.Env = append(os.Environ(), p.Env...)
-	run.cmd.Stdout, run.cmd.Stderr = run.stderr, run.stderr
+	run.cmd.Stdout, run.cmd.Stderr = &run.said, &run.said
 	if err := run.cmd.Start(); err != nil {
 		return nil, fmt.Errorf("start %s: %w", p.Name, err)
 	}
@@ -93,16 +105,13 @@ func (p *Process) stop() {
 	kill := time.AfterFunc(5*time.Second, func() { p.cmd.Process.Kill() })
 	p.cmd.Wait()
 	kill.Stop()
-	p.stderr.Close()
 }
 
 // Said returns the end of what the process has written to its standard streams.
 func (p *Process) Said() string {
-	text, err := os.ReadFile(p.stderr.Name())
-	if err != nil {
-		return err.Error()
-	}
-	return string(text[max(0, len(text)-2000):])
+	p.said.mu.Lock()
+	defer p.said.mu.Unlock()
+	return string(p.said.text)
 }
 
 // Descriptors lists what the process has open, by number and name.
