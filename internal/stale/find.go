@@ -73,6 +73,7 @@ type search struct {
 	byID        cache[Inode, *node]
 	heads       cache[*node, *elfFile]
 	relocations cache[*node, relocations]
+	asks        cache[pair, []string]
 	nexts       cache[*target, head]
 	sources     cache[place, [2]Origin]
 	pairs       cache[pair, comparison]

@@ -32,6 +32,7 @@ func (l *visit) judgeAll() []outcome {
 			all = append(all, o)
 		}
 	}
+	l.weighGone(all)
 	slices.SortStableFunc(all, func(a, b outcome) int { return cmp.Compare(b.verdict.Severity(), a.verdict.Severity()) })
 	return all
 }

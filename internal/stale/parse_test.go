@@ -258,6 +258,9 @@ func FuzzELF(f *testing.F) {
 			return
 		}
 		e.baseOf(area{start: 0x1000, end: 0x3000, offset: 0x1000})
+		if names := e.needed(bytes.NewReader(data)); len(names) > mostNeeded {
+			t.Errorf("%d libraries are needed", len(names))
+		}
 		r := e.relocations(bytes.NewReader(data))
 		if len(r.words) > len(data)*64+64 || len(r.dynamic) > 2*mostDynamic {
 			t.Errorf("%d words and %d of the dynamic section in %d bytes", len(r.words), len(r.dynamic), len(data))

@@ -148,6 +148,19 @@ func TestTruthOfLoading(t *testing.T) {
 			begin: func(s *scene) *exec.Cmd { return exec.Command(loader(s.t), s.put("hold", "prog")) },
 			after: func(s *scene) { s.replace("hold2", "prog") }},
 		{name: "by the loader", begin: func(s *scene) *exec.Cmd { return exec.Command(loader(s.t), s.put("hold", "prog")) }},
+		{name: "library gone with the program that needed it", want: Stale, begin: needing,
+			after: func(s *scene) {
+				s.must(os.Remove(s.in("libpart.so.1")))
+				s.put("part3.so", "libpart.so.3")
+				s.replace("needs3", "needs")
+			}},
+		{name: "library gone, the new program needs it, too", want: Gone, begin: needing,
+			after: func(s *scene) { s.must(os.Remove(s.in("libpart.so.1"))); s.replace("needs2", "needs") }},
+		{name: "plugin gone, another program", want: Stale, note: true,
+			begin: func(s *scene) *exec.Cmd {
+				return exec.Command(s.put("hold", "prog"), "dlopen", s.put("part1.so", "lib.so"))
+			},
+			after: func(s *scene) { s.must(os.Remove(s.in("lib.so"))); s.replace("hold2", "prog") }},
 		{name: "first thread ended, library replaced", want: Stale,
 			begin: func(s *scene) *exec.Cmd {
 				return exec.Command(filepath.Join(programs, "hold"), "dlopen", s.put("part1.so", "lib.so"), "quit")
@@ -182,6 +195,12 @@ func TestTruthOfLoading(t *testing.T) {
 			},
 			after: func(s *scene) { s.replace("part2.so", "data") }},
 	})
+}
+
+// needing runs a program that needs a library beside it.
+func needing(s *scene) *exec.Cmd {
+	s.put("part1.so", "libpart.so.1")
+	return exec.Command(s.put("needs", "needs"))
 }
 
 // at starts a program in the directory of the scene.
