@@ -2,6 +2,7 @@ package reexec_test
 
 import (
 	"bytes"
+	"debug/elf"
 	"net"
 	"os"
 	"os/exec"
@@ -80,9 +81,9 @@ func TestBroken(t *testing.T) {
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			t.Parallel()
-			c := config{Options: reexec.Options{PreflightTimeout: 2 * time.Second, ReadyTimeout: 500 * time.Millisecond}}
+			c := config{Options: reexec.Options{ReadyTimeout: 2 * time.Second}}
 			if strings.HasPrefix(test.name, "hangs") {
-				c.Options.PreflightTimeout = 300 * time.Millisecond
+				c.Options.PreflightTimeout = time.Second
 			} else {
 				c.Options.PreflightTimeout, c.Options.ReadyTimeout = 20*time.Second, 20*time.Second
 			}
@@ -203,6 +204,48 @@ func TestMissingSymbol(t *testing.T) {
 	}
 	if got := s.status(); got.Generation != 0 {
 		t.Errorf("generation %d, want 0", got.Generation)
+	}
+}
+
+// TestLibraries: a shared library of the program is replaced: by one that lacks
+// a symbol, because the other half of the update is not there yet, and then by a
+// whole one.
+func TestLibraries(t *testing.T) {
+	t.Parallel()
+	cc := testneed.Tool(t, "cc")
+	if f, err := elf.Open("/proc/self/exe"); err != nil || len(f.Progs) == 0 || f.Section(".interp") == nil {
+		testneed.Skip(t, "needs cgo: a static program has no libraries")
+	}
+	dir := t.TempDir()
+	lib := filepath.Join(dir, "libf.so")
+	build := func(text string) {
+		t.Helper()
+		if err := os.WriteFile(filepath.Join(dir, "f.c"), []byte(text), 0o644); err != nil {
+			t.Fatal(err)
+		}
+		cmd := exec.Command(cc, "-shared", "-fPIC", "-o", lib+".new", filepath.Join(dir, "f.c"))
+		if out, err := cmd.CombinedOutput(); err != nil {
+			t.Fatalf("cc: %v\n%s", err, out)
+		}
+		if err := os.Rename(lib+".new", lib); err != nil {
+			t.Fatal(err)
+		}
+	}
+	build("int f(void) { return 1; }\n")
+	s, c := newServer(t, config{})
+	s.env = []string{"LD_PRELOAD=" + lib}
+	s.run(c, s.exe)
+	build("int g_of_the_other_half(void);\nint f(void) { return g_of_the_other_half(); }\n")
+	if line := s.wait("event rejected "); !strings.Contains(line, "g_of_the_other_half") {
+		t.Errorf("it says %q, want the missing symbol", line)
+	}
+	if got := s.status(); got.Generation != 0 {
+		t.Errorf("generation %d, want 0", got.Generation)
+	}
+	build("int f(void) { return 2; }\n")
+	s.waitGeneration(1)
+	if line := s.wait("event changed "); !strings.HasSuffix(line, "path="+lib) {
+		t.Errorf("it says %q, want the library", line)
 	}
 }
 
