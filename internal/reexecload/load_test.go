@@ -188,14 +188,20 @@ func TestQuantiles(t *testing.T) {
 	}
 }
 
-// TestNaiveServerLoses drives a server that shuts down and executes itself, as
-// many do: the load has to see what that loses, and that it leaks descriptors.
+// TestNaiveServerLoses drives a server that replaces itself as many do. The load
+// has to see what is lost on connections that Shutdown closes, and of the
+// requests that are cut off without it; and that descriptors leak.
 func TestNaiveServerLoses(t *testing.T) {
 	program := filepath.Join(t.TempDir(), "naive")
 	if out, err := exec.Command("go", "build", "-o", program, "./testdata/naive").CombinedOutput(); err != nil {
 		t.Fatalf("go build: %v\n%s", err, out)
 	}
-	cmd := exec.Command(program, "127.0.0.1:0")
+	t.Run("after Shutdown, kept connections", func(t *testing.T) { loses(t, program, "after shutdown", true) })
+	t.Run("at once, new connections", func(t *testing.T) { loses(t, program, "at once", false) })
+}
+
+func loses(t *testing.T, program, mode string, keep bool) {
+	cmd := exec.Command(program, "127.0.0.1:0", mode)
 	out, err := cmd.StdoutPipe()
 	if err != nil {
 		t.Fatal(err)
@@ -219,7 +225,7 @@ func TestNaiveServerLoses(t *testing.T) {
 	}
 	ctx, stop := context.WithCancel(t.Context())
 	load := make(chan Result)
-	go func() { load <- Run(ctx, Options{Addr: addr, KeepAlive: true, Think: 2 * time.Millisecond}) }()
+	go func() { load <- Run(ctx, Options{Addr: addr, KeepAlive: keep, Think: 2 * time.Millisecond}) }()
 	u, err := Drive(ctx, Options{Addr: addr}, UpgradeOptions{
 		Upgrades: 30,
 		Every:    30 * time.Millisecond,

@@ -1,5 +1,6 @@
-// Command naive is a server that replaces itself as many do: Shutdown, then
-// execve(2) with the listener. It is here to be seen losing requests.
+// Command naive is a server that replaces itself as many do: execve(2) with the
+// listener, after Shutdown, or at once if its second argument says so. It is here
+// to be seen losing requests.
 package main
 
 import (
@@ -12,6 +13,7 @@ import (
 	"os/signal"
 	"strconv"
 	"syscall"
+	"time"
 )
 
 func main() {
@@ -33,10 +35,14 @@ func main() {
 		fmt.Fprintln(os.Stderr, err)
 		os.Exit(1)
 	}
+	atOnce := os.Args[2] == "at once"
 	upgrade := make(chan os.Signal, 1)
 	signal.Notify(upgrade, syscall.SIGUSR2)
 	srv := &http.Server{Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		body, _ := io.ReadAll(r.Body)
+		if atOnce {
+			time.Sleep(3 * time.Millisecond) // or hardly any would be under way
+		}
 		w.Header().Set("Generation", strconv.Itoa(generation))
 		w.Header().Set("Content-Length", strconv.Itoa(len(body)))
 		w.Write(body)
@@ -44,7 +50,9 @@ func main() {
 	fmt.Println(ln.Addr())
 	go srv.Serve(ln)
 	<-upgrade
-	srv.Shutdown(context.Background())
+	if !atOnce {
+		srv.Shutdown(context.Background())
+	}
 	fd := int(f.Fd())
 	if _, _, errno := syscall.Syscall(syscall.SYS_FCNTL, uintptr(fd), syscall.F_SETFD, 0); errno != 0 {
 		os.Exit(1)
