@@ -84,7 +84,7 @@ is not well afterwards is rolled back, restarted and asked once more.`,
 		ValidArgsFunction: completeTarget(1),
 	}
 	c.RunE = func(cmd *cobra.Command, args []string) error {
-		if err := f.after.settle(); err != nil {
+		if err := f.after.settleAfter(); err != nil {
 			return err
 		}
 		return a.deliver(cmd.Context(), &f, args[0], args[1], (*deploy.Target).Apply)

@@ -32,7 +32,7 @@ replace, or if the release's hook says so.`,
 					return err
 				}
 			}
-			if err := after.settle(); err != nil {
+			if err := after.settleAfter(); err != nil {
 				return err
 			}
 			return a.withTarget(args[0], w, func(t *deploy.Target) error {

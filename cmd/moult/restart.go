@@ -68,6 +68,18 @@ func (f *restartFlags) settle() (err error) {
 	return err
 }
 
+// settleAfter is settle for a command that restarts only if it is asked to. It
+// must not fail for a wrong rule that it does not need.
+func (f *restartFlags) settleAfter() error {
+	switch {
+	case f.wanted():
+		return f.settle()
+	case f.yes || len(f.deny) > 0:
+		return &usageError{message: "--yes and --deny are for --restart"}
+	}
+	return nil
+}
+
 func newRestartCommand(a *app) *cobra.Command {
 	var f restartFlags
 	c := &cobra.Command{

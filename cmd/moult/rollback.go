@@ -32,7 +32,7 @@ still run its files are no longer stale: they are the same inodes.`,
 					return err
 				}
 			}
-			if err := after.settle(); err != nil {
+			if err := after.settleAfter(); err != nil {
 				return err
 			}
 			return a.withTarget(args[0], w, func(t *deploy.Target) error {

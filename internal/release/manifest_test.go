@@ -300,6 +300,7 @@ func TestManifestProperty(t *testing.T) {
 func FuzzManifest(f *testing.F) {
 	f.Add(everything().Encode())
 	f.Add((&Manifest{}).Encode())
+	f.Add([]byte("moult-manifest 1\nrestart [{\"path\":\"bin/*\",\"run\":[\"bin/ctl\",\"re start\"],\"timeout\":\"30s\"}]\nentries 0\n"))
 	f.Add([]byte("moult-manifest 1\nentries 1\nd 0755 - - - - - - a\n"))
 	f.Fuzz(func(t *testing.T, text []byte) {
 		m, err := Parse(text)

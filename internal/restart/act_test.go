@@ -132,7 +132,7 @@ func TestCommands(t *testing.T) {
 		"sleep 1000":              "not done in time, killed",
 	} {
 		h.opts.Rules[1].Run = []string{"/bin/sh", "-c", command}
-		r, err = h.run()
+		_, err = h.run()
 		wantErr(t, err, ErrUnhealthy, text)
 	}
 	h.opts.Rules[1].Run = []string{"/no/such/command"}
