@@ -68,7 +68,7 @@ unit:
 # places of libraries, of all that this host has.
 DIFFTEST ?= 10000
 difftest:
-	$(GO) test ./internal/linkcheck -run '^(TestAgainstLoader|TestLayouts|TestHost)$$' -count=1 -v -timeout 60m -difftest $(DIFFTEST)
+	$(GO) test ./internal/linkcheck -run '^(TestAgainstLoader|TestAgainstMusl|TestLayouts|TestHost)$$' -count=1 -v -timeout 60m -difftest $(DIFFTEST)
 
 fuzz-short:
 	scripts/fuzz 3s

@@ -59,6 +59,9 @@ func (s *loadSet) checkFile(l *loaded) {
 			s.c.report(s, Finding{Problem: NotLoadable, Severity: Break, Object: s.path(l), Detail: "it is a program, and something needs it as a library"})
 		}
 	}
+	if im.noHash && s.sys.musl {
+		s.c.report(s, Finding{Problem: BadFile, Severity: Break, Object: s.path(l), Detail: "malformed ELF file: it has no hash table, and the loader of musl crashes"})
+	}
 	if missing := s.missingLevel(im); missing != "" {
 		s.c.report(s, Finding{Problem: ProcessorLevel, Severity: Break, Object: s.path(l), Needs: missing})
 	}

@@ -52,6 +52,8 @@ func (im *image) dynamic(s *segment) error {
 		if err := im.sysv.read(im, im.at(addr)); err != nil {
 			return err
 		}
+	} else {
+		im.noHash = true
 	}
 	if err := im.relocationTables(&d); err != nil {
 		return err
@@ -167,6 +169,7 @@ type version struct {
 	hidden bool
 }
 
+// versionTables are what a file says of versions, and what is odd about it.
 type versionTables struct {
 	versions []version // by index
 	needs    []versionNeed

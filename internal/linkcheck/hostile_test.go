@@ -28,7 +28,7 @@ func exercise(b []byte) (*image, error) {
 	if err != nil {
 		return im, err
 	}
-	refs, err := im.references()
+	refs, err := im.references(false)
 	var w wanted
 	for _, r := range refs {
 		sym, _ := im.symbol(r.index)

@@ -26,6 +26,7 @@ type image struct {
 	hasRunpath     bool
 	flags, flags1  uint64
 	textrel, relr  bool
+	noHash         bool // nothing tells where its symbols are
 
 	strtab, symtab, versym []byte
 	gnu                    gnuHash

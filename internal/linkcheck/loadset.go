@@ -107,7 +107,9 @@ func (s *loadSet) add(l *loaded) {
 	s.list = append(s.list, l)
 	s.files[l.o] = l
 	s.know(l, l.name)
-	s.name(l, l.o.image.soname)
+	if !s.sys.musl { // which does not look at it
+		s.name(l, l.o.image.soname)
+	}
 }
 
 // know notes a name by which a file was asked for (l_libname in glibc).

@@ -175,7 +175,7 @@ func (b *breaker) exported() (int, bool) {
 }
 
 func (b *breaker) referred() (int, bool) {
-	refs, err := b.im.references()
+	refs, err := b.im.references(false)
 	if err != nil || len(refs) == 0 {
 		return 0, false
 	}

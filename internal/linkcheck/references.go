@@ -69,8 +69,9 @@ func (t *machineTypes) use(kind uint32) use {
 }
 
 // references are the symbols that the file's relocations name, but for local
-// ones: only these are looked up. The order is that of first use.
-func (im *image) references() ([]reference, error) {
+// ones: only these are looked up. The order is that of first use. For musl,
+// hidden symbols are not local.
+func (im *image) references(musl bool) ([]reference, error) {
 	types, ok := machines[im.machine]
 	if !ok {
 		return nil, &FormatError{"machine whose relocations are not known: " + im.machine.String()}
@@ -106,7 +107,7 @@ func (im *image) references() ([]reference, error) {
 			case at > 0:
 				refs[at-1].use |= u
 			case at == 0:
-				if s, _ := im.symbol(index); s.bind() == elf.STB_LOCAL || s.local() {
+				if s, _ := im.symbol(index); s.bind() == elf.STB_LOCAL || s.local() && !musl {
 					seen[index] = -1
 					switch {
 					case u == useCopy:

@@ -35,7 +35,7 @@ func (s *loadSet) resolve() {
 			continue // it has relocated itself before anything else
 		}
 		if !o.refsOK {
-			o.refs, o.refsErr = o.image.references()
+			o.refs, o.refsErr = o.image.references(s.sys.musl)
 			o.refsOK = true
 		}
 		if o.refsErr != nil {
@@ -107,10 +107,18 @@ func (s *loadSet) resolveMain(l *loaded) {
 				s.kindChanged(l, r, provider, detail)
 			}
 			s.interposed(l, provider, &w)
-		case sym.bind() != elf.STB_WEAK:
+		case !s.optional(&sym):
 			s.undefined(l, r, &w)
 		}
 	}
+}
+
+// optional says whether a reference may find nothing. To musl a weak symbol that
+// the file defines itself is not optional, and without a thread-local one its
+// loader crashes.
+func (s *loadSet) optional(ref *symbol) bool {
+	return ref.bind() == elf.STB_WEAK &&
+		(!s.sys.musl || elf.SectionIndex(ref.section) == elf.SHN_UNDEF && ref.kind() != elf.STT_TLS)
 }
 
 // lookup finds a definition in the loader's order.
@@ -140,7 +148,7 @@ func (s *loadSet) lookup(l *loaded, w *wanted, skipMain bool) (*loaded, symbol, 
 func (s *loadSet) copied(l *loaded, r reference, sym symbol, w *wanted) {
 	provider, def, ok := s.lookup(l, w, true)
 	if !ok {
-		if sym.bind() != elf.STB_WEAK {
+		if !s.optional(&sym) {
 			s.undefined(l, r, w)
 		}
 		return
@@ -255,7 +263,7 @@ func (s *loadSet) resolveFirst(l *loaded) {
 	var w wanted
 	for _, r := range o.refs {
 		sym, ok := s.wants(o, r, &w)
-		if !ok || sym.bind() == elf.STB_WEAK {
+		if !ok || s.optional(&sym) {
 			continue
 		}
 		p, def := s.provider(l, &sym, &w)

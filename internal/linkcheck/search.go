@@ -312,6 +312,9 @@ func (s *loadSet) try(p string) (found, bool) {
 		return found{path: p, bad: errByteOrder}, true
 	}
 	if o.image.wide != s.sys.wide || o.image.machine != s.sys.machine {
+		if s.sys.musl { // it does not look, and takes the file for one of its own
+			return found{path: p, bad: errMachine}, true
+		}
 		return found{}, false
 	}
 	switch {
@@ -323,6 +326,7 @@ func (s *loadSet) try(p string) (found, bool) {
 	return found{o: o, path: p}, true
 }
 
+var errMachine = &FormatError{"for another machine"}
 var errByteOrder = &FormatError{"the other byte order"}
 var errNotLoadable = &FormatError{"neither a program nor a shared library"}
 

@@ -161,7 +161,7 @@ func (im *image) find(w *wanted, musl bool) (index uint32, s symbol, a answer) {
 	if m.answer == absent && m.defaults == 1 {
 		m.index, m.symbol, m.answer = m.defaultIndex, m.defaultSymbol, present
 	}
-	if m.answer == absent || m.symbol.local() {
+	if m.answer == absent || m.symbol.local() && !musl { // musl does not look at visibility
 		return 0, s, absent
 	}
 	switch m.symbol.bind() {
@@ -197,7 +197,7 @@ func (m *match) try(index uint32) bool {
 	if s.value == 0 && elf.SectionIndex(s.section) != elf.SHN_ABS && kind != elf.STT_TLS || m.w.defined && undefined {
 		return false
 	}
-	if m.musl && (s.value == 0 && kind != elf.STT_TLS || undefined && kind == elf.STT_TLS) {
+	if m.musl && (s.value == 0 && kind != elf.STT_TLS || undefined && kind == elf.STT_TLS || kind == sttGNUIfunc) {
 		return false
 	}
 	if definingKinds>>kind&1 == 0 {

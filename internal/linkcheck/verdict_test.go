@@ -95,7 +95,9 @@ func parseVerdict(text string) (v verdict) {
 }
 
 func (v *verdict) tidy() {
-	v.loaded = slices.DeleteFunc(v.loaded, func(p string) bool { return strings.Contains(p, "/ld-linux") })
+	v.loaded = slices.DeleteFunc(v.loaded, func(p string) bool {
+		return strings.Contains(p, "/ld-linux") || strings.Contains(p, "-linux-musl/libc.so")
+	})
 	for _, s := range []*[]string{&v.missing, &v.undefined, &v.versions} {
 		slices.Sort(*s)
 		*s = slices.Compact(*s)
