@@ -62,6 +62,8 @@ func (l *visit) judge(u *used) outcome {
 		o.verdict, o.why = Gone, "there is no file any more but something else"
 	case missing(t.err):
 		l.missed(&o)
+	case t.err == unix.EACCES || t.err == unix.EPERM:
+		l.blind = true // a mount of FUSE is closed to root, too
 	default:
 		o.note = "what is there now cannot be looked at: " + t.err.Error()
 	}

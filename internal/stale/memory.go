@@ -14,7 +14,7 @@ import (
 // read is hostile; nothing here follows more than it is told to.
 type memory struct {
 	from   io.ReaderAt
-	blocks [6]block
+	blocks [10]block
 	next   int // the block that is overwritten next
 	read   int // blocks read, to bound what a hostile list can cost
 }
