@@ -109,21 +109,24 @@ func TestBroken(t *testing.T) {
 			if got.Version != 1 || got.PID != pid {
 				t.Errorf("version %d in PID %d, want 1 in %d", got.Version, got.PID, pid)
 			}
+			if comm, err := os.ReadFile("/proc/" + itoa(pid) + "/comm"); err != nil || string(comm) != "server\n" {
+				t.Errorf("the process is named %q (%v), want server", comm, err)
+			}
 			runs := len(s.lines("start version=2"))
 			// The same bytes once more, under another inode.
-			if b, err := os.ReadFile(s.exe); err == nil && got.Version == 1 {
+			changes := len(s.lines("event changed "))
+			if b, err := os.ReadFile(s.exe); err == nil {
 				st, _ := os.Stat(s.exe)
 				place(t, s.exe, b, st.Mode())
 			}
-			s.wait("event changed ")
-			// What it dealt with then is behind it when another version runs.
-			time.Sleep(100 * time.Millisecond)
-			if again := len(s.lines("start version=2")); again != runs {
-				t.Errorf("the file was started %d times, and then %d times more, want none", runs, again-runs)
-			}
+			s.waitN("event changed ", changes+1)
+			// When the next version runs, what came before is dealt with.
 			program(t, s.exe, trailer{Version: 3})
 			if got := s.waitVersion(3); got.PID != pid {
 				t.Errorf("PID %d, want %d", got.PID, pid)
+			}
+			if again := len(s.lines("start version=2")); again != runs {
+				t.Errorf("the file was started %d times, and then %d times more, want none", runs, again-runs)
 			}
 			l.end(t)
 		})
@@ -212,24 +215,10 @@ func TestMissingSymbol(t *testing.T) {
 // whole one.
 func TestLibraries(t *testing.T) {
 	t.Parallel()
-	cc := testneed.Tool(t, "cc")
-	if f, err := elf.Open("/proc/self/exe"); err != nil || len(f.Progs) == 0 || f.Section(".interp") == nil {
-		testneed.Skip(t, "needs cgo: a static program has no libraries")
-	}
-	dir := t.TempDir()
-	lib := filepath.Join(dir, "libf.so")
+	lib := filepath.Join(t.TempDir(), "libf.so")
 	build := func(text string) {
 		t.Helper()
-		if err := os.WriteFile(filepath.Join(dir, "f.c"), []byte(text), 0o644); err != nil {
-			t.Fatal(err)
-		}
-		cmd := exec.Command(cc, "-shared", "-fPIC", "-o", lib+".new", filepath.Join(dir, "f.c"))
-		if out, err := cmd.CombinedOutput(); err != nil {
-			t.Fatalf("cc: %v\n%s", err, out)
-		}
-		if err := os.Rename(lib+".new", lib); err != nil {
-			t.Fatal(err)
-		}
+		library(t, lib, text)
 	}
 	build("int f(void) { return 1; }\n")
 	s, c := newServer(t, config{})
@@ -246,6 +235,51 @@ func TestLibraries(t *testing.T) {
 	s.waitGeneration(1)
 	if line := s.wait("event changed "); !strings.HasSuffix(line, "path="+lib) {
 		t.Errorf("it says %q, want the library", line)
+	}
+}
+
+// TestLibraryOfGeneration: a link is turned to a generation with the same
+// executable, as a hard link, and another library.
+func TestLibraryOfGeneration(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	for n, name := range []string{"41", "42"} {
+		os.MkdirAll(filepath.Join(dir, name, "bin"), 0o755)
+		os.MkdirAll(filepath.Join(dir, name, "lib"), 0o755)
+		library(t, filepath.Join(dir, name, "lib/libf.so"), "int f(void) { return "+itoa(n)+"; }\n")
+	}
+	program(t, filepath.Join(dir, "41/bin/server"), trailer{Version: 1})
+	os.Link(filepath.Join(dir, "41/bin/server"), filepath.Join(dir, "42/bin/server"))
+	live := filepath.Join(dir, "live")
+	os.Symlink("41", live)
+	s, c := newServer(t, config{})
+	s.env = []string{"LD_PRELOAD=" + filepath.Join(live, "lib/libf.so")}
+	s.run(c, filepath.Join(live, "bin/server"))
+	os.Symlink("42", live+".new")
+	os.Rename(live+".new", live)
+	s.waitGeneration(1)
+	maps, err := os.ReadFile("/proc/" + itoa(s.cmd.Process.Pid) + "/maps")
+	if err != nil || !bytes.Contains(maps, []byte(dir+"/42/lib/libf.so")) || bytes.Contains(maps, []byte(dir+"/41/")) {
+		t.Errorf("it maps (%v)\n%s, want the library of 42, and nothing of 41", err, maps)
+	}
+}
+
+// library builds a shared library and puts it at the path in one step.
+func library(t *testing.T, path, text string) {
+	t.Helper()
+	cc := testneed.Tool(t, "cc")
+	if f, err := elf.Open("/proc/self/exe"); err != nil || f.Section(".interp") == nil {
+		testneed.Skip(t, "needs cgo: a static program has no libraries")
+	}
+	if err := os.WriteFile(path+".c", []byte(text), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	cmd := exec.Command(cc, "-shared", "-fPIC", "-o", path+".new", path+".c")
+	if out, err := cmd.CombinedOutput(); err != nil {
+		t.Fatalf("cc: %v\n%s", err, out)
+	}
+	if err := os.Rename(path+".new", path); err != nil {
+		t.Fatal(err)
 	}
 }
 

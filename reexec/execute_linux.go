@@ -3,8 +3,10 @@ package reexec
 import (
 	"errors"
 	"os"
+	"path/filepath"
 	"slices"
 	"strconv"
+	"strings"
 	"syscall"
 	"unsafe"
 
@@ -218,4 +220,16 @@ func (p *Process) saveLimit() (undo func()) {
 // first limit to children, did it hear of it.
 func setLimit(l *unix.Rlimit) {
 	unix.RawSyscall6(unix.SYS_PRLIMIT64, 0, unix.RLIMIT_NOFILE, uintptr(unsafe.Pointer(l)), 0, 0, 0)
+}
+
+// A process that was executed by descriptor is named after the number. This is
+// the place to mend that: prctl(2) names a thread, and only initialization is
+// sure to run on the first one, which names the process.
+func init() {
+	execfn := executedPath()
+	if strings.HasPrefix(execfn, "/proc/self/fd/") || strings.HasPrefix(execfn, "/dev/fd/") {
+		if name, err := unix.BytePtrFromString(filepath.Base(os.Args[0])); err == nil {
+			unix.Prctl(unix.PR_SET_NAME, uintptr(unsafe.Pointer(name)), 0, 0, 0)
+		}
+	}
 }

@@ -5,11 +5,13 @@ import (
 	"debug/elf"
 	"errors"
 	"os"
+	"os/exec"
 	"os/signal"
 	"path/filepath"
 	"strconv"
 	"syscall"
 	"testing"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -17,6 +19,15 @@ import (
 // TestFailedExec: an exec that fails leaves limit, descriptor flags, signal
 // actions, timers and the working directory as they were, and can be repeated.
 func TestFailedExec(t *testing.T) {
+	if os.Getenv("MOULT_TEST_LIMITED") == "" {
+		// Go raises the soft limit when a program starts, if it can.
+		cmd := exec.Command("/bin/sh", "-c", `ulimit -Sn 256 && exec "$0" -test.run='^TestFailedExec$'`, os.Args[0])
+		cmd.Env = append(os.Environ(), "MOULT_TEST_LIMITED=1")
+		if out, err := cmd.CombinedOutput(); err != nil {
+			t.Errorf("with a low soft limit: %v\n%s", err, out)
+		}
+		return
+	}
 	caught := make(chan os.Signal, 10)
 	signal.Notify(caught, unix.SIGUSR2)
 	defer signal.Stop(caught)
@@ -163,4 +174,34 @@ func TestNotForUs(t *testing.T) {
 			t.Errorf("%s: %v, %v; want an error", number, got, err)
 		}
 	}
+}
+
+// TestGate: it is shut when the last one inside has come out, and not before.
+func TestGate(t *testing.T) {
+	inside, leave := make(chan struct{}), make(chan struct{})
+	g := newGate(func(time.Time) error { return nil })
+	out, shut := make(chan struct{}), make(chan struct{})
+	go func() {
+		g.through(func() error { close(inside); <-leave; return nil })
+		close(out)
+	}()
+	<-inside
+	go func() { g.close(); close(shut) }()
+	select {
+	case <-shut:
+		t.Fatal("shut with somebody inside, want it to wait")
+	case <-time.After(20 * time.Millisecond):
+	}
+	close(leave)
+	<-shut
+	<-out
+	entered := make(chan struct{})
+	go g.through(func() error { close(entered); return nil })
+	select {
+	case <-entered:
+		t.Fatal("somebody went through, want it shut")
+	case <-time.After(20 * time.Millisecond):
+	}
+	g.open()
+	<-entered
 }

@@ -56,6 +56,41 @@ func TestPipelined(t *testing.T) {
 	s.waitGeneration(1)
 }
 
+// TestPipelinedMany: the server has read many requests at once, and becomes idle
+// after each for a moment.
+func TestPipelinedMany(t *testing.T) {
+	t.Parallel()
+	s := startServer(t, config{Work: 2 * time.Millisecond})
+	const many = 60 // of 49 bytes: less than the server reads at a time
+	var clients sync.WaitGroup
+	for range 8 {
+		clients.Go(func() {
+			c, err := net.Dial("tcp", s.addr)
+			if err != nil {
+				t.Error(err)
+				return
+			}
+			defer c.Close()
+			c.SetDeadline(time.Now().Add(30 * time.Second))
+			io.WriteString(c, strings.Repeat("POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 1\r\n\r\nx", many))
+			var got []byte
+			buf := make([]byte, 4096)
+			for strings.Count(string(got), "\r\n\r\n1 x") < many {
+				n, err := c.Read(buf)
+				got = append(got, buf[:n]...)
+				if err != nil {
+					t.Errorf("%d of %d answers: %v", strings.Count(string(got), "\r\n\r\n1 x"), many, err)
+					return
+				}
+			}
+		})
+	}
+	s.until("the requests to be there", func() bool { return len(openSockets(s.cmd.Process.Pid)) > 8 })
+	s.cmd.Process.Signal(unix.SIGUSR2)
+	clients.Wait()
+	s.waitGeneration(1)
+}
+
 // TestTLS: clients that are at work are told to leave before the program is
 // replaced, by "Connection: close" and by GOAWAY.
 func TestTLS(t *testing.T) {

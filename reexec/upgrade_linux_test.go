@@ -57,6 +57,24 @@ func TestSame(t *testing.T) {
 	}
 }
 
+// TestSettle: several replacements in a row are one upgrade.
+func TestSettle(t *testing.T) {
+	t.Parallel()
+	s := startServer(t, config{Options: reexec.Options{Settle: time.Second}})
+	for version := 2; version <= 4; version++ {
+		program(t, s.exe+itoa(version), trailer{Version: version})
+	}
+	for version := 2; version <= 4; version++ {
+		if err := os.Rename(s.exe+itoa(version), s.exe); err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(30 * time.Millisecond) // for a look in between
+	}
+	if got := s.waitVersion(4); got.Generation != 1 {
+		t.Errorf("generation %d, want 1", got.Generation)
+	}
+}
+
 // TestPaths: the ways in which a file comes to be another.
 func TestPaths(t *testing.T) {
 	t.Parallel()
