@@ -82,6 +82,9 @@ func (s *objects) openNew(path string) (*object, error) {
 	}
 	o.secure = at.stat.Mode&(unix.S_ISUID|unix.S_ISGID) != 0 && at.stat.Mode&0o111 != 0
 	var data []byte
+	if at.stat.Size > maxFile {
+		return nil, &fs.PathError{Op: "mmap", Path: path, Err: unix.EFBIG}
+	}
 	if at.stat.Size > 0 {
 		data, err = unix.Mmap(int(f.Fd()), 0, int(at.stat.Size), unix.PROT_READ, unix.MAP_PRIVATE)
 		if err != nil {
@@ -100,6 +103,10 @@ func (s *objects) openNew(path string) (*object, error) {
 	}
 	return o, nil
 }
+
+// maxFile is larger than any program. A sparse file can say that it has any size,
+// and costs nobody anything but who reads it.
+const maxFile = 8 << 30
 
 // at is the file in whose mapping an address is.
 func (s *objects) at(addr uintptr) (*object, bool) {

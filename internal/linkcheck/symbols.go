@@ -66,7 +66,7 @@ func (im *image) text(at uint32) []byte {
 		return nil
 	}
 	b := im.strtab[at:]
-	end := bytes.IndexByte(b, 0)
+	end := bytes.IndexByte(b[:min(len(b), maxSymbol)], 0)
 	if end < 0 {
 		return nil
 	}
@@ -75,6 +75,9 @@ func (im *image) text(at uint32) []byte {
 	}
 	return b[:end:end]
 }
+
+// maxSymbol is longer than any symbol that a compiler makes.
+const maxSymbol = 1 << 20
 
 // is says whether the name at a place of the string table is this one.
 func (im *image) is(at uint32, name []byte) bool {

@@ -101,9 +101,11 @@ func (c *checker) usualLoader(im *image) string {
 func (c *checker) readGlibc(s *system) {
 	cachePath := "/etc/ld.so.cache"
 	if s.interp != nil && s.interp.bad == nil {
-		s.defaults, cachePath = loaderStrings(s.interp.image.data, cachePath)
-		s.levels = bytes.Contains(s.interp.image.data, []byte("glibc-hwcaps"))
-		if s.machine == elf.EM_X86_64 && (!s.levels || bytes.Contains(s.interp.image.data, []byte("Legacy HWCAP"))) {
+		data := s.interp.image.data
+		data = data[:min(len(data), maxLoader)]
+		s.defaults, cachePath = loaderStrings(data, cachePath)
+		s.levels = bytes.Contains(data, []byte("glibc-hwcaps"))
+		if s.machine == elf.EM_X86_64 && (!s.levels || bytes.Contains(data, []byte("Legacy HWCAP"))) {
 			s.legacy = legacyDirs
 		}
 		s.lib = strings.TrimPrefix(strings.TrimPrefix(path.Dir(s.interp.path), "/usr"), "/")
@@ -134,6 +136,9 @@ func (c *checker) readGlibc(s *system) {
 		}
 	}
 }
+
+// maxLoader is larger than any loader, of which all is looked through.
+const maxLoader = 16 << 20
 
 func isPreloadSpace(r rune) bool { return strings.ContainsRune(" \t\n:", r) }
 
