@@ -195,10 +195,10 @@ func (p *process) ended() error {
 	}
 }
 
-// wait waits for a condition, at most 15 seconds.
+// wait waits for a condition, at most 40 seconds.
 func (p *process) wait(what string, is func() bool) {
 	p.Helper()
-	for end := time.Now().Add(15 * time.Second); ; {
+	for end := time.Now().Add(40 * time.Second); ; {
 		if is() {
 			return
 		}
@@ -209,7 +209,7 @@ func (p *process) wait(what string, is func() bool) {
 		default:
 		}
 		if time.Now().After(end) {
-			p.Fatalf("no %s in 15 s; it said:\n%s", what, p.out.String())
+			p.Fatalf("no %s in 40 s; it said:\n%s", what, p.out.String())
 		}
 		time.Sleep(2 * time.Millisecond)
 	}
@@ -246,8 +246,9 @@ func (p *process) fds() []string {
 	}
 	var list []string
 	for _, n := range names {
-		to, _ := os.Readlink(filepath.Join(dir, n.Name()))
-		list = append(list, to)
+		if to, err := os.Readlink(filepath.Join(dir, n.Name())); err == nil { // or closed by now
+			list = append(list, to)
+		}
 	}
 	return list
 }

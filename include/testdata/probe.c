@@ -40,7 +40,7 @@ static void look(char *to)
 	FILE *f = fopen("/proc/self/status", "r");
 	to[0] = 0;
 	while (f != NULL && fgets(line, sizeof line, f) != NULL)
-		if (strncmp(line, "Sig", 3) == 0 || strncmp(line, "Shd", 3) == 0 || strncmp(line, "Umask", 5) == 0 || strncmp(line, "FDSize", 6) == 0)
+		if ((strncmp(line, "Sig", 3) == 0 && line[3] != 'Q') || strncmp(line, "Shd", 3) == 0 || strncmp(line, "Umask", 5) == 0 || strncmp(line, "FDSize", 6) == 0)
 			strcat(to, line);
 	if (f != NULL)
 		fclose(f);
