@@ -61,7 +61,7 @@ func TestPipelined(t *testing.T) {
 func TestPipelinedMany(t *testing.T) {
 	t.Parallel()
 	s := startServer(t, config{Work: 2 * time.Millisecond})
-	const many = 60 // of 49 bytes: less than the server reads at a time
+	const many = 60 // which the server reads at once
 	var clients sync.WaitGroup
 	for range 8 {
 		clients.Go(func() {
