@@ -39,7 +39,9 @@ build:
 cross:
 	GOOS=linux GOARCH=arm64 $(BUILD) -o /dev/null ./cmd/moult
 	set -e; for system in windows/amd64 darwin/arm64 darwin/amd64; do \
-		CGO_ENABLED=0 GOOS=$${system%/*} GOARCH=$${system#*/} $(GO) vet ./reexec ./examples/selfupdate; \
+		export CGO_ENABLED=0 GOOS=$${system%/*} GOARCH=$${system#*/}; \
+		$(GO) vet ./reexec ./examples/selfupdate; \
+		$(GO) build -o /dev/null ./examples/selfupdate; \
 	done
 
 demo:
