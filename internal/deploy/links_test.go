@@ -35,21 +35,43 @@ func cc(t testing.TB, dir, name, source string, flags ...string) {
 func linked(t testing.TB, functions ...string) string {
 	t.Helper()
 	dir := t.TempDir()
-	all := t.TempDir()
-	library(t, all, "libx.so.1", "one", "two", "three")
-	cc(t, dir, "bin/app", "int one(void), two(void); int main(void) { return one() + two() - 3; }",
-		filepath.Join(all, "libx.so.1"), "-Wl,-rpath,$ORIGIN/../lib")
+	if linkedApp == nil {
+		all := t.TempDir()
+		library(t, all, "libx.so.1", "one", "two", "three")
+		cc(t, all, "app", "int one(void), two(void); int main(void) { return one() + two() - 3; }",
+			filepath.Join(all, "libx.so.1"), "-Wl,-rpath,$ORIGIN/../lib")
+		var err error
+		linkedApp, err = os.ReadFile(all + "/app")
+		must(t, err)
+	}
+	must(t, os.MkdirAll(dir+"/bin", 0o755))
+	must(t, os.WriteFile(dir+"/bin/app", linkedApp, 0o755))
 	library(t, dir, "lib/libx.so.1", functions...)
 	return dir
 }
 
+// linkedApp is bin/app, and libraries are all libraries, compiled once.
+var (
+	linkedApp []byte
+	libraries = map[string][]byte{}
+)
+
 func library(t testing.TB, dir, name string, functions ...string) {
 	t.Helper()
-	var source strings.Builder
-	for i, f := range functions {
-		source.WriteString("int " + f + "(void) { return " + string(rune('1'+i)) + "; }\n")
+	key := filepath.Base(name) + " " + strings.Join(functions, " ")
+	if libraries[key] == nil {
+		var source strings.Builder
+		for i, f := range functions {
+			source.WriteString("int " + f + "(void) { return " + string(rune('1'+i)) + "; }\n")
+		}
+		all := t.TempDir()
+		cc(t, all, "lib", source.String(), "-shared", "-fPIC", "-Wl,-soname,"+filepath.Base(name))
+		var err error
+		libraries[key], err = os.ReadFile(all + "/lib")
+		must(t, err)
 	}
-	cc(t, dir, name, source.String(), "-shared", "-fPIC", "-Wl,-soname,"+filepath.Base(name))
+	must(t, os.MkdirAll(filepath.Dir(filepath.Join(dir, name)), 0o755))
+	must(t, os.WriteFile(filepath.Join(dir, name), libraries[key], 0o755))
 }
 
 // deliverDir applies a directory, or a pack of it.
