@@ -5,14 +5,11 @@ import (
 	"fmt"
 	"os"
 	"os/signal"
-	"path/filepath"
 	"slices"
-	"strconv"
 	"strings"
 	"sync"
 	"syscall"
 	"time"
-	"unsafe"
 
 	"golang.org/x/sys/unix"
 )
@@ -158,77 +155,6 @@ func isNonce(s string) bool {
 	}) < 0
 }
 
-// Keys of the auxiliary vector, from linux/auxvec.h.
-const (
-	unixATSecure = 23
-	unixATExecFn = 31
-)
-
-func auxiliary(key uintptr) uintptr {
-	vec, err := unix.Auxv()
-	if err != nil {
-		return 0
-	}
-	for _, kv := range vec {
-		if kv[0] == key {
-			return kv[1]
-		}
-	}
-	return 0
-}
-
-// executedPath is the path that execve was called with (AT_EXECFN).
-func executedPath() string {
-	at := auxiliary(unixATExecFn)
-	if at == 0 {
-		return ""
-	}
-	return unix.BytePtrToString(*(**byte)(unsafe.Pointer(&at)))
-}
-
-// readHandover reads the hand-over of that number; nil if it is for another
-// process.
-func readHandover(number string) (*handover, error) {
-	fd, err := strconv.Atoi(number)
-	if err != nil || fd < 3 {
-		return nil, errors.New("not a descriptor")
-	}
-	have, err := unix.FcntlInt(uintptr(fd), unix.F_GET_SEALS, 0)
-	if err != nil {
-		return nil, os.NewSyscallError("F_GET_SEALS", err)
-	}
-	if have&seals != seals {
-		return nil, errors.New("it is not sealed")
-	}
-	var st unix.Stat_t
-	if err := unix.Fstat(fd, &st); err != nil {
-		return nil, os.NewSyscallError("fstat", err)
-	}
-	if int(st.Uid) != os.Geteuid() || st.Size > maxHandover {
-		return nil, fmt.Errorf("it is of user %d and has %d bytes", st.Uid, st.Size)
-	}
-	data := make([]byte, st.Size)
-	for n := 0; n < len(data); {
-		m, err := unix.Pread(fd, data[n:], int64(n))
-		if err == unix.EINTR {
-			continue
-		}
-		if err != nil || m == 0 {
-			return nil, fmt.Errorf("read %d bytes of %d: %w", n, len(data), err)
-		}
-		n += m
-	}
-	h, err := decodeHandover(data)
-	if err != nil {
-		return nil, err
-	}
-	if h.pid != 0 && h.pid != os.Getpid() || h.parent != 0 && h.parent != os.Getppid() {
-		return nil, nil // inherited by mistake; the descriptor may be anybody's
-	}
-	unix.Close(fd)
-	return h, nil
-}
-
 // adopt takes over what the hand-over says. From here no child of ours can
 // inherit a descriptor.
 func (p *Process) adopt(h *handover, why string) {
@@ -276,65 +202,6 @@ func (p *Process) adopt(h *handover, why string) {
 	}
 }
 
-// findSelf finds out which file runs, and by which path to watch for another.
-// It runs before the program can change its directory, root or user.
-func (p *Process) findSelf() {
-	execfn := executedPath()
-	for _, path := range []string{"/proc/self/exe", execfn, os.Args[0]} { // the latter two without /proc
-		if fd, err := unix.Open(path, unix.O_PATH|unix.O_CLOEXEC, 0); err == nil {
-			p.self = fd
-			p.selfStat, _ = fileStatOf(fd)
-			break
-		}
-	}
-	p.selfPath, _ = os.Readlink("/proc/self/exe")
-	if p.selfPath == "" || !p.isSelf(p.selfPath) {
-		if resolved, err := filepath.EvalSymlinks(execfn); err == nil {
-			p.selfPath, _ = filepath.Abs(resolved)
-		}
-	}
-	switch {
-	case p.opts.Exe != "":
-		p.exe = p.absolute(p.opts.Exe)
-		return
-	case p.exe != "":
-		return // the predecessor has found it
-	}
-	for _, path := range []string{p.lookPath(os.Args[0]), execfn, p.selfPath} {
-		if path != "" && p.isSelf(p.absolute(path)) {
-			p.exe = p.absolute(path)
-			return
-		}
-	}
-	p.exe = p.absolute(p.selfPath)
-}
-
-func (p *Process) absolute(path string) string {
-	if path == "" || filepath.IsAbs(path) || p.cwdPath == "" {
-		return path
-	}
-	return filepath.Join(p.cwdPath, path)
-}
-
-// lookPath is how a shell finds argv[0]. A login shell's begins with a dash.
-func (p *Process) lookPath(name string) string {
-	if strings.Contains(name, "/") {
-		return name
-	}
-	for _, dir := range filepath.SplitList(os.Getenv("PATH")) {
-		if path := filepath.Join(dir, name); p.isSelf(p.absolute(path)) {
-			return path
-		}
-	}
-	return ""
-}
-
-// isSelf says that a path leads to the file that runs.
-func (p *Process) isSelf(path string) bool {
-	st, err := fileStatAt(path)
-	return err == nil && st.sameFile(p.selfStat)
-}
-
 // watchSignals takes the upgrade signal, and holds those that the predecessor
 // had ignored for the exec until the program has said what it wants of them.
 func (p *Process) watchSignals(h *handover) {
@@ -363,46 +230,4 @@ func (p *Process) showInfo() error {
 	var err error
 	p.info, err = sealed(infoName, []byte(text))
 	return err
-}
-
-// sealed makes a memfd with these bytes, which nobody can change.
-func sealed(name string, data []byte) (int, error) {
-	flags := unix.MFD_CLOEXEC | unix.MFD_ALLOW_SEALING
-	fd, err := unix.MemfdCreate(name, flags|unix.MFD_NOEXEC_SEAL) // required where vm.memfd_noexec=2
-	if err == unix.EINVAL {                                       // before 6.3
-		fd, err = unix.MemfdCreate(name, flags)
-	}
-	if err != nil {
-		return -1, os.NewSyscallError("memfd_create", err)
-	}
-	for n := 0; n < len(data); {
-		m, err := unix.Write(fd, data[n:min(len(data), n+1<<30)])
-		if err != nil && err != unix.EINTR {
-			unix.Close(fd)
-			return -1, os.NewSyscallError("write", err)
-		}
-		n += max(m, 0)
-	}
-	if _, err := unix.FcntlInt(uintptr(fd), unix.F_ADD_SEALS, seals); err != nil {
-		unix.Close(fd)
-		return -1, os.NewSyscallError("F_ADD_SEALS", err)
-	}
-	return fd, nil
-}
-
-// closeOnExec says whether the descriptor is open, and sets the flag.
-func closeOnExec(fd int) bool {
-	_, err := unix.FcntlInt(uintptr(fd), unix.F_SETFD, unix.FD_CLOEXEC)
-	return err == nil
-}
-
-func dupFD(fd int) (int, error) {
-	n, err := unix.FcntlInt(uintptr(fd), unix.F_DUPFD_CLOEXEC, 3)
-	return n, os.NewSyscallError("dup", err)
-}
-
-func closeFD(fd int) {
-	if fd >= 0 {
-		unix.Close(fd)
-	}
 }
