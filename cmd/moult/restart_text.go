@@ -3,6 +3,7 @@ package main
 import (
 	"fmt"
 	"io"
+	"os"
 	"strconv"
 	"strings"
 
@@ -108,10 +109,14 @@ func writeLeft(w io.Writer, all []restart.Left) {
 
 // writeBlind says that there is more than could be seen.
 func writeBlind(w io.Writer, unreadable int, hidden bool) {
+	who := ""
+	if os.Geteuid() != 0 {
+		who = ": only root sees all"
+	}
 	if hidden {
-		fmt.Fprintf(w, "  some processes are hidden from us: only root sees all\n")
+		fmt.Fprintf(w, "  some processes are hidden from us%s\n", who)
 	} else if unreadable > 0 {
-		fmt.Fprintf(w, "  %s could not be looked into: only root sees all\n", plural(unreadable, "process", "processes"))
+		fmt.Fprintf(w, "  %s could not be looked into%s\n", plural(unreadable, "process", "processes"), who)
 	}
 }
 
