@@ -88,6 +88,7 @@ type checker struct {
 	ownHWCaps   []string
 	hwcapsKnown bool
 	nearWork    int
+	tally       tally
 	listed      map[string][]string
 }
 

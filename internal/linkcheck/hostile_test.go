@@ -28,7 +28,7 @@ func exercise(b []byte) (*image, error) {
 	if err != nil {
 		return im, err
 	}
-	refs, err := im.references(false)
+	refs, err := im.references(false, &tally{})
 	var w wanted
 	for _, r := range refs {
 		sym, _ := im.symbol(r.index)

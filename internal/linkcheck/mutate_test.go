@@ -175,7 +175,7 @@ func (b *breaker) exported() (int, bool) {
 }
 
 func (b *breaker) referred() (int, bool) {
-	refs, err := b.im.references(false)
+	refs, err := b.im.references(false, &tally{})
 	if err != nil || len(refs) == 0 {
 		return 0, false
 	}

@@ -1,6 +1,9 @@
 package linkcheck
 
-import "debug/elf"
+import (
+	"debug/elf"
+	"slices"
+)
 
 // How a relocation uses its symbol.
 type use byte
@@ -71,17 +74,16 @@ func (t *machineTypes) use(kind uint32) use {
 // references are the symbols that the file's relocations name, but for local
 // ones: only these are looked up. The order is that of first use. For musl,
 // hidden symbols are not local.
-func (im *image) references(musl bool) ([]reference, error) {
+func (im *image) references(musl bool, t *tally) ([]reference, error) {
 	types, ok := machines[im.machine]
 	if !ok {
 		return nil, &FormatError{"machine whose relocations are not known: " + im.machine.String()}
 	}
-	var refs []reference
-	var seen []int32 // index into refs, plus one; -1 is local
+	defer t.clear()
 	count := uint64(im.symbolCount())
-	for _, t := range im.relocations {
-		size, w := im.relocationSize(t.addend), im.wordSize()
-		for b := t.table; len(b) >= size; b = b[size:] {
+	for _, table := range im.relocations {
+		size, w := im.relocationSize(table.addend), im.wordSize()
+		for b := table.table; len(b) >= size; b = b[size:] {
 			var index, kind uint32
 			if im.wide {
 				info := im.u64(b[w:])
@@ -98,29 +100,57 @@ func (im *image) references(musl bool) ([]reference, error) {
 				continue
 			}
 			if uint64(index) >= count {
-				return refs, &FormatError{"relocation of a symbol that is not there"}
+				return slices.Clone(t.refs), &FormatError{"relocation of a symbol that is not there"}
 			}
-			if int(index) >= len(seen) {
-				seen = append(seen, make([]int32, int(min(count, uint64(index)*2+64))-len(seen))...)
-			}
-			switch at := seen[index]; {
-			case at > 0:
-				refs[at-1].use |= u
-			case at == 0:
+			at := t.at(index, count)
+			switch {
+			case *at > 0:
+				t.refs[*at-1].use |= u
+			case *at == 0:
 				if s, _ := im.symbol(index); s.bind() == elf.STB_LOCAL || s.local() && !musl {
-					seen[index] = -1
-					switch {
-					case u == useCopy:
-						im.odd = copiesOwnText
-					case u == useTLS && im.tls.align == 0 && im.tls.memsz == 0:
-						im.odd = ownTLSText
-					}
+					im.checkOwn(u)
+					*at = -1
+					t.locals = append(t.locals, index)
 					continue
 				}
-				refs = append(refs, reference{index, u})
-				seen[index] = int32(len(refs))
+				t.refs = append(t.refs, reference{index, u})
+				*at = int32(len(t.refs))
 			}
 		}
 	}
-	return refs, nil
+	return slices.Clone(t.refs), nil
+}
+
+// checkOwn looks at the use of a local symbol.
+func (im *image) checkOwn(u use) {
+	switch {
+	case u == useCopy:
+		im.odd = copiesOwnText
+	case u == useTLS && im.tls.align == 0 && im.tls.memsz == 0:
+		im.odd = ownTLSText
+	}
+}
+
+// tally is room to count references in, used for one file after the other.
+type tally struct {
+	seen   []int32 // by index of a symbol: index into refs, plus one; -1 is local
+	refs   []reference
+	locals []uint32
+}
+
+func (t *tally) at(index uint32, count uint64) *int32 {
+	if int(index) >= len(t.seen) {
+		t.seen = append(t.seen, make([]int32, max(int(min(count, uint64(index)*2)), int(index)+1024)-len(t.seen))...)
+	}
+	return &t.seen[index]
+}
+
+func (t *tally) clear() {
+	for _, r := range t.refs {
+		t.seen[r.index] = 0
+	}
+	for _, index := range t.locals {
+		t.seen[index] = 0
+	}
+	t.refs, t.locals = t.refs[:0], t.locals[:0]
 }

@@ -35,7 +35,7 @@ func (s *loadSet) resolve() {
 			continue // it has relocated itself before anything else
 		}
 		if !o.refsOK {
-			o.refs, o.refsErr = o.image.references(s.sys.musl)
+			o.refs, o.refsErr = o.image.references(s.sys.musl, &s.c.tally)
 			o.refsOK = true
 		}
 		if o.refsErr != nil {
@@ -74,8 +74,8 @@ func (s *loadSet) wants(o *object, r reference, w *wanted) (symbol, bool) {
 		return sym, false
 	}
 	s.c.references++
-	*w = wanted{name: im.text(sym.name), defined: r.use&(useJump|useTLS) != 0}
-	w.gnu = gnuHashOf(w.name)
+	*w = wanted{defined: r.use&(useJump|useTLS) != 0}
+	w.name, w.gnu = im.textAndHash(sym.name)
 	if !s.sys.musl {
 		im.outside = im.outside || im.bare
 		if v, _, ok := im.versionOf(r.index); ok && v.hash != 0 {
@@ -266,7 +266,7 @@ func (s *loadSet) resolveFirst(l *loaded) {
 		if !ok || s.optional(&sym) {
 			continue
 		}
-		p, def := s.provider(l, &sym, &w)
+		p, def := s.provider(l, r.index, &sym, &w)
 		if p == nil {
 			o.leftovers = append(o.leftovers, r)
 			continue
@@ -288,12 +288,15 @@ func (s *loadSet) resolveFirst(l *loaded) {
 // provider finds a file that answers a reference of a library for good: the
 // library itself, the file of which the version is wanted, any other library,
 // and the program last, since other programs load it, too.
-func (s *loadSet) provider(l *loaded, sym *symbol, w *wanted) (*loaded, symbol) {
+func (s *loadSet) provider(l *loaded, index uint32, sym *symbol, w *wanted) (*loaded, symbol) {
 	ask := func(p *loaded) (symbol, bool) {
 		_, def, a := p.o.image.find(w, s.sys.musl)
 		return def, a == present
 	}
 	if elf.SectionIndex(sym.section) != elf.SHN_UNDEF {
+		if l.o.image.exports(index, w, s.sys.musl) {
+			return l, *sym
+		}
 		if def, ok := ask(l); ok {
 			return l, def
 		}

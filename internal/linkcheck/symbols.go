@@ -76,6 +76,25 @@ func (im *image) text(at uint32) []byte {
 	return b[:end:end]
 }
 
+// textAndHash is text, with the hash of DT_GNU_HASH in the same pass.
+func (im *image) textAndHash(at uint32) ([]byte, uint32) {
+	if uint64(at) >= uint64(len(im.strtab)) {
+		return nil, gnuHashOf(nil)
+	}
+	b := im.strtab[at:]
+	h := uint32(5381)
+	for i, c := range b[:min(len(b), maxSymbol)] {
+		if c == 0 {
+			if im.work.names += uint64(i); im.work.names > maxNames+32*uint64(len(im.data)) {
+				break
+			}
+			return b[:i:i], h
+		}
+		h = h*33 + uint32(c)
+	}
+	return nil, gnuHashOf(nil)
+}
+
 // maxSymbol is longer than any symbol that a compiler makes.
 const maxSymbol = 1 << 20
 
@@ -164,15 +183,22 @@ func (im *image) find(w *wanted, musl bool) (index uint32, s symbol, a answer) {
 	if m.answer == absent && m.defaults == 1 {
 		m.index, m.symbol, m.answer = m.defaultIndex, m.defaultSymbol, present
 	}
-	if m.answer == absent || m.symbol.local() && !musl { // musl does not look at visibility
+	if m.answer == absent || !m.visible() {
 		return 0, s, absent
 	}
-	switch m.symbol.bind() {
-	case elf.STB_GLOBAL, elf.STB_WEAK, stbGNUUnique:
-		return m.index, m.symbol, m.answer
-	default:
-		return 0, s, absent
+	return m.index, m.symbol, m.answer
+}
+
+// exports says whether a file's own symbol answers a reference to it: it has its
+// place in the hash table, by its hash. Where it does not, it is to be looked for.
+func (im *image) exports(index uint32, w *wanted, musl bool) bool {
+	g := &im.gnu
+	at := uint64(index-g.first) * 4
+	if g.buckets == nil || index < g.first || at+4 > uint64(len(g.chain)) || (im.u32(g.chain[at:])^w.gnu)>>1 != 0 {
+		return false
 	}
+	m := match{im: im, w: w, musl: musl}
+	return m.try(index) && m.answer == present && m.visible()
 }
 
 // match is one lookup in one file.
@@ -187,6 +213,16 @@ type match struct {
 	defaults      int // symbols of a default version, for a reference without one
 	defaultIndex  uint32
 	defaultSymbol symbol
+}
+
+// visible says whether other files see the symbol that was found. To musl
+// visibility is no matter.
+func (m *match) visible() bool {
+	switch m.symbol.bind() {
+	case elf.STB_GLOBAL, elf.STB_WEAK, stbGNUUnique:
+		return m.musl || !m.symbol.local()
+	}
+	return false
 }
 
 // try looks at a symbol with the right hash and says whether the search is over.
