@@ -289,6 +289,48 @@ func TestSpawn(t *testing.T) {
 	unix.Kill(third.PID, unix.SIGKILL)
 }
 
+// TestChildren: a child of the old code goes on, and when it ends it is no zombie
+// of the new one.
+func TestChildren(t *testing.T) {
+	t.Parallel()
+	pipe := filepath.Join(t.TempDir(), "pipe")
+	if err := unix.Mkfifo(pipe, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	s := startServer(t, config{Child: "read line < " + pipe})
+	child := field(s.wait("child "), "pid")
+	program(t, s.exe, trailer{Version: 2})
+	s.waitVersion(2)
+	if _, err := os.Stat("/proc/" + child); err != nil {
+		t.Errorf("the child: %v, want it alive", err)
+	}
+	if err := os.WriteFile(pipe, []byte("end\n"), 0); err != nil {
+		t.Fatal(err)
+	}
+	s.until("the child to be gone", func() bool { _, err := os.Stat("/proc/" + child); return err != nil })
+}
+
+// TestFirstProcess: as PID 1 of a container, which no signal ends by default.
+func TestFirstProcess(t *testing.T) {
+	t.Parallel()
+	testneed.Root(t)
+	s, c := newServer(t, config{})
+	cmd := exec.Command("/bin/sh", "-c", `mount -t proc proc /proc && exec "$0" serve "$1"`, s.exe, c.text())
+	cmd.SysProcAttr = &syscall.SysProcAttr{Cloneflags: unix.CLONE_NEWPID, Unshareflags: unix.CLONE_NEWNS}
+	s.runCommand(cmd)
+	for version := 2; version <= 3; version++ {
+		program(t, s.exe, trailer{Version: version})
+		if got := s.waitVersion(version); got.PID != 1 {
+			t.Errorf("PID %d, want 1", got.PID)
+		}
+	}
+	program(t, s.exe, trailer{Version: 4, Fails: "state"})
+	s.wait("event rolled-back ")
+	if got := s.waitVersion(3); got.PID != 1 {
+		t.Errorf("PID %d, want 1", got.PID)
+	}
+}
+
 // TestPackets: datagrams wait in the socket while the program is replaced.
 func TestPackets(t *testing.T) {
 	t.Parallel()

@@ -61,6 +61,7 @@ type config struct {
 	Packets bool // a UDP socket that echoes, too
 	Manager bool // LISTEN_FDS
 	TLS     bool
+	Child   string // a program to start in the first generation, whose end nobody waits for
 }
 
 func self() (t trailer) {
@@ -158,6 +159,13 @@ func serve(text string) {
 		if err := syscall.Setuid(c.User); err != nil {
 			panic(err)
 		}
+	}
+	if c.Child != "" && p.Generation() == 0 {
+		child := exec.Command("/bin/sh", "-c", c.Child)
+		if err := child.Start(); err != nil {
+			panic(err)
+		}
+		note(c, "child pid=%d", child.Process.Pid)
 	}
 	p.BeforeExec(func(context.Context) error {
 		p.Save("trace", fmt.Appendf(nil, "%s%d,", p.Load("trace"), me.Version))
