@@ -54,7 +54,9 @@ int fault(int (*rollback)(const char *))
 			crash(NULL);
 		int status = 0;
 		waitpid(child, &status, 0);
-		exit(WIFSIGNALED(status) ? 1 : 0);
+		if (!WIFSIGNALED(status))
+			rollback("a child went back");
+		exit(1);
 	}
 	return 1;
 }
