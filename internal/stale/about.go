@@ -122,24 +122,12 @@ func (l *visit) readOf(p *process, name string, most int) ([]byte, error) {
 		return nil, err
 	}
 	defer unix.Close(fd)
-	n, err := readAllNow(fd, l.page[:most])
-	return l.page[:n], err
-}
-
-// readAllNow reads from where the descriptor stands, until b is full or the
-// file ends.
-func readAllNow(fd int, b []byte) (n int, err error) {
-	for n < len(b) {
-		m, err := descriptor(fd).Read(b[n:])
-		n += m
-		if err == io.EOF {
-			return n, nil
-		}
-		if err != nil {
-			return n, err
-		}
+	// The kernel makes these files in one piece, when they are first read.
+	n, err := descriptor(fd).Read(l.page[:most])
+	if err == io.EOF {
+		err = nil
 	}
-	return n, nil
+	return l.page[:n], err
 }
 
 // file is an outcome as others see it.
