@@ -437,6 +437,9 @@ func (s *server) runCommand(cmd *exec.Cmd) {
 	s.t.Cleanup(func() {
 		cmd.Process.Kill()
 		<-end
+		if said := s.said(); strings.Contains(said, "DATA RACE") {
+			s.t.Errorf("the server says:\n%s", said[strings.Index(said, "WARNING"):])
+		}
 		if s.t.Failed() {
 			said := s.said()
 			s.t.Logf("the server says, at the end:\n%s", said[max(0, len(said)-3000):])
