@@ -6,11 +6,30 @@ import (
 	"fmt"
 )
 
-// dynamicTable is the dynamic section, by tag: the last entry of a tag counts,
-// as it does for the loader.
+// dynamicTable is the dynamic section: some thirty entries, of which the last of
+// a tag counts, as it does for the loader.
 type dynamicTable struct {
-	has    map[elf.DynTag]uint64
-	needed []uint64
+	entries []dynamicEntry
+	needed  []uint64
+}
+
+type dynamicEntry struct {
+	tag   elf.DynTag
+	value uint64
+}
+
+func (d *dynamicTable) get(tag elf.DynTag) (value uint64, ok bool) {
+	for i := len(d.entries) - 1; i >= 0; i-- {
+		if d.entries[i].tag == tag {
+			return d.entries[i].value, true
+		}
+	}
+	return 0, false
+}
+
+func (d *dynamicTable) value(tag elf.DynTag) uint64 {
+	v, _ := d.get(tag)
+	return v
 }
 
 // Tags that package elf does not name.
@@ -24,31 +43,31 @@ func (im *image) dynamic(s *segment) error {
 	if err != nil {
 		return err
 	}
-	im.flags, im.flags1 = d.has[elf.DT_FLAGS], d.has[elf.DT_FLAGS_1]
-	_, textrel := d.has[elf.DT_TEXTREL]
+	im.flags, im.flags1 = d.value(elf.DT_FLAGS), d.value(elf.DT_FLAGS_1)
+	_, textrel := d.get(elf.DT_TEXTREL)
 	im.textrel = textrel || im.flags&uint64(elf.DF_TEXTREL) != 0
-	_, im.relr = d.has[tagRelr]
-	if addr, ok := d.has[elf.DT_STRTAB]; ok {
+	_, im.relr = d.get(tagRelr)
+	if addr, ok := d.get(elf.DT_STRTAB); ok {
 		if im.strtab = im.at(addr); im.strtab == nil {
 			return &FormatError{"string table is not loaded"}
 		}
-		if size, ok := d.has[elf.DT_STRSZ]; ok {
+		if size, ok := d.get(elf.DT_STRSZ); ok {
 			im.strtab = im.strtab[:min(size, uint64(len(im.strtab)))]
 		}
 	}
 	if err := im.names(&d); err != nil {
 		return err
 	}
-	if addr, ok := d.has[elf.DT_SYMTAB]; ok {
+	if addr, ok := d.get(elf.DT_SYMTAB); ok {
 		if im.symtab = im.at(addr); im.symtab == nil {
 			return &FormatError{"symbol table is not loaded"}
 		}
 	}
-	if addr, ok := d.has[elf.DT_GNU_HASH]; ok {
+	if addr, ok := d.get(elf.DT_GNU_HASH); ok {
 		if err := im.gnu.read(im, im.at(addr)); err != nil {
 			return err
 		}
-	} else if addr, ok := d.has[elf.DT_HASH]; ok {
+	} else if addr, ok := d.get(elf.DT_HASH); ok {
 		if err := im.sysv.read(im, im.at(addr)); err != nil {
 			return err
 		}
@@ -62,7 +81,7 @@ func (im *image) dynamic(s *segment) error {
 }
 
 func (im *image) entries(s *segment) (dynamicTable, error) {
-	d := dynamicTable{has: make(map[elf.DynTag]uint64, 32)}
+	d := dynamicTable{entries: make([]dynamicEntry, 0, 40)}
 	b := im.at(s.addr) // the loader goes by the address, not by the offset
 	if b == nil {
 		return d, &FormatError{"dynamic section is not loaded"}
@@ -76,7 +95,7 @@ func (im *image) entries(s *segment) (dynamicTable, error) {
 		case elf.DT_NEEDED:
 			d.needed = append(d.needed, value)
 		default:
-			d.has[tag] = value
+			d.entries = append(d.entries, dynamicEntry{tag, value})
 		}
 	}
 	return d, &FormatError{"dynamic section has no end"}
@@ -90,15 +109,18 @@ func (im *image) names(d *dynamicTable) (err error) {
 		}
 		im.needed = append(im.needed, name)
 	}
-	for tag, to := range map[elf.DynTag]*string{elf.DT_SONAME: &im.soname, elf.DT_RPATH: &im.rpath, elf.DT_RUNPATH: &im.runpath} {
-		at, ok := d.has[tag]
+	for _, n := range []struct {
+		tag elf.DynTag
+		to  *string
+	}{{elf.DT_SONAME, &im.soname}, {elf.DT_RPATH, &im.rpath}, {elf.DT_RUNPATH, &im.runpath}} {
+		at, ok := d.get(n.tag)
 		if !ok {
 			continue
 		}
-		if *to, err = im.name(at); err != nil {
+		if *n.to, err = im.name(at); err != nil {
 			return err
 		}
-		im.hasRunpath = im.hasRunpath || tag == elf.DT_RUNPATH
+		im.hasRunpath = im.hasRunpath || n.tag == elf.DT_RUNPATH
 	}
 	return nil
 }
@@ -133,18 +155,18 @@ func (im *image) relocationTables(d *dynamicTable) error {
 	}{
 		{elf.DT_RELA, elf.DT_RELASZ, elf.DT_RELACOUNT, true},
 		{elf.DT_REL, elf.DT_RELSZ, elf.DT_RELCOUNT, false},
-		{elf.DT_JMPREL, elf.DT_PLTRELSZ, 0, elf.DynTag(d.has[elf.DT_PLTREL]) == elf.DT_RELA},
+		{elf.DT_JMPREL, elf.DT_PLTRELSZ, 0, elf.DynTag(d.value(elf.DT_PLTREL)) == elf.DT_RELA},
 	} {
-		size := d.has[t.size]
+		size := d.value(t.size)
 		if size == 0 {
 			continue
 		}
-		b := im.at(d.has[t.addr])
+		b := im.at(d.value(t.addr))
 		if uint64(len(b)) < size {
 			return &FormatError{"relocations are not loaded"}
 		}
 		skip := uint64(0)
-		if n := d.has[t.count]; t.count != 0 && n <= size {
+		if n := d.value(t.count); t.count != 0 && n <= size {
 			skip = min(size, n*uint64(im.relocationSize(t.addend)))
 		}
 		im.relocations = append(im.relocations, relocations{b[skip:size], t.addend})
@@ -200,18 +222,18 @@ type versionDefinition struct {
 const maxVersions = 0x7fff // an index has 15 bits
 
 func (im *image) readVersions(d *dynamicTable) error {
-	if addr, ok := d.has[elf.DT_VERNEED]; ok {
+	if addr, ok := d.get(elf.DT_VERNEED); ok {
 		if err := im.readNeeds(im.at(addr)); err != nil {
 			return err
 		}
 	}
-	if addr, ok := d.has[elf.DT_VERDEF]; ok {
+	if addr, ok := d.get(elf.DT_VERDEF); ok {
 		im.defined = true
 		if err := im.readDefinitions(im.at(addr)); err != nil {
 			return err
 		}
 	}
-	addr, ok := d.has[elf.DT_VERSYM]
+	addr, ok := d.get(elf.DT_VERSYM)
 	if len(im.versions) == 0 {
 		im.bare = ok
 		return nil
@@ -225,6 +247,9 @@ func (im *image) readVersions(d *dynamicTable) error {
 
 func (im *image) setVersion(index uint16, v version) {
 	i := int(index & maxVersions)
+	if im.versions == nil {
+		im.versions = make([]version, 0, 32)
+	}
 	for len(im.versions) <= i {
 		im.versions = append(im.versions, version{})
 	}
