@@ -9,10 +9,13 @@ import (
 	"moult.example/internal/deploy"
 )
 
+// fewFindings are listed unasked: a library that is gone breaks hundreds.
+const fewFindings = 30
+
 // writeLinkReport prints what moult check has found: what it would break, then
 // warnings; notes and what was there before with verbose, else their number.
 func writeLinkReport(w io.Writer, r *deploy.LinkReport, verbose bool) {
-	counts := map[string]int{}
+	counts, left := map[string]int{}, 0
 	for i := range r.Findings {
 		f := &r.Findings[i]
 		kind := string(f.Severity)
@@ -20,9 +23,17 @@ func writeLinkReport(w io.Writer, r *deploy.LinkReport, verbose bool) {
 			kind = "before"
 		}
 		counts[kind]++
-		if verbose || !f.Before && f.Severity != "note" {
-			writeLinkFinding(w, f)
+		if !verbose && (f.Before || f.Severity == "note") {
+			continue
 		}
+		if !verbose && counts["break"]+counts["warning"] > fewFindings {
+			left++
+			continue
+		}
+		writeLinkFinding(w, f)
+	}
+	if left > 0 {
+		fmt.Fprintf(w, "… and %d more: --verbose lists them\n", left)
 	}
 	for i := range r.TypeChanges {
 		t := &r.TypeChanges[i]

@@ -213,6 +213,12 @@ func LayFiles(files, at []string, o CheckOptions) (*Laid, error) {
 			l.paths = append(l.paths, file)
 			continue
 		}
+		// The file at the end of links: one that leads to what it is laid over
+		// would lead to itself.
+		file, err := filepath.EvalSymlinks(file)
+		if err != nil {
+			return nil, err
+		}
 		info, err := needsOfPath(file)
 		if err != nil {
 			return nil, err
