@@ -99,7 +99,7 @@ func serve(text string) {
 	case "exit-early":
 		os.Exit(3)
 	case "hang-early":
-		select {}
+		time.Sleep(time.Hour)
 	}
 	c.Options.OnEvent = func(e reexec.Event) {
 		note(c, "event %s version=%d generation=%d err=%v path=%s", strings.ReplaceAll(string(e.Kind), " ", "-"), me.Version, e.Generation, e.Err, e.Path)
@@ -201,12 +201,12 @@ func fail(p *reexec.Process, how string) {
 	case "segv":
 		signal.Reset()
 		unix.Kill(os.Getpid(), unix.SIGSEGV)
-		select {}
+		time.Sleep(time.Hour)
 	case "abort":
 		unix.Kill(os.Getpid(), unix.SIGKILL)
-		select {}
+		time.Sleep(time.Hour)
 	case "hang":
-		select {}
+		time.Sleep(time.Hour)
 	case "state":
 		p.Fail(fmt.Errorf("cannot read the saved state %q", p.Load("trace")))
 		os.Exit(4)

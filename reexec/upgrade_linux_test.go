@@ -97,7 +97,7 @@ func TestPaths(t *testing.T) {
 		}
 		turn("42")
 		s.waitVersion(2)
-		if exe, err := os.Readlink("/proc/" + field(s.lines("serving")[1], "pid") + "/exe"); err != nil || !strings.Contains(exe, "/42/") {
+		if exe, err := os.Readlink("/proc/" + field(s.waitN("serving ", 2), "pid") + "/exe"); err != nil || !strings.Contains(exe, "/42/") {
 			t.Errorf("it runs %s (%v), want the one in 42", exe, err)
 		}
 		turn("41")
