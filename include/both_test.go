@@ -19,7 +19,7 @@ func TestBothLanguages(t *testing.T) {
 	if out, err := build.CombinedOutput(); err != nil {
 		t.Fatalf("go build: %v\n%s", err, out)
 	}
-	cpp := compile(t, "g++", cppServer, filepath.Join(dir, "cpp"), "-std=c++11", "-O1", version("cpp"))
+	cpp := compile(t, "g++", cppServer, filepath.Join(dir, "cpp"), "-std=c++11", "-O0", version("cpp"))
 	bad := compile(t, "gcc", cServer, filepath.Join(dir, "bad"), "-std=gnu99", "-w", "-DBROKEN=abort()")
 	path := filepath.Join(dir, "server")
 	place(t, cpp, path)

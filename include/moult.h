@@ -2307,8 +2307,8 @@ int moult_fdstore(const char *name, int fd)
 typedef struct moult__child {
 	const char *path;
 	char **envp;
-	int out, mem, ready, keep;
-	int err;
+	int out, mem, ready, keep, moved;
+	int err; /* of execve */
 } moult__child;
 
 /* It runs in the memory of its parent, which waits: only system calls, no locks,
@@ -2355,7 +2355,7 @@ static int moult__child_main(void *arg)
 			fcntl(c->ready, F_SETFD, 0);
 	}
 	if (g->cwd_fd >= 0 && fchdir(g->cwd_fd) != 0)
-		c->err = errno; /* it may start all the same */
+		c->moved = 0; /* it may start all the same */
 	umask(g->mask_files);
 	sigprocmask(SIG_SETMASK, &g->mask, NULL);
 	execve(c->path, g->argv, c->envp);
@@ -2736,7 +2736,9 @@ static int moult__try_run(void)
 	t->deadline = moult__now() + g->o.preflight_ms + (is_trial ? g->o.ready_ms : 0U);
 	t->out_len = 0;
 	t->step = MOULT__RUNNING;
-	if (c.err != 0 && waitpid(t->pid, NULL, WNOHANG | __WALL) == t->pid) { /* execve failed; vfork: it has ended by now */
+	if (c.err != 0) { /* execve failed: it is about to end */
+		while (waitpid(t->pid, NULL, __WALL) < 0 && errno == EINTR)
+			;
 		t->pid = 0;
 		if (c.err == ETXTBSY || c.err == ENOMEM || c.err == EAGAIN || c.err == EACCES || c.err == EPERM)
 			return moult__try_later(-c.err, strerror(c.err));
@@ -2812,6 +2814,8 @@ static int moult__try_on(const moult__seen *seen)
 {
 	struct moult__state *g = &moult__g;
 	moult__try *t = &g->t;
+	if (t->step == MOULT__BAD && seen->digest == 0)
+		moult__try_stop(); /* what runs already: somebody asks once more */
 	if (t->step != MOULT__IDLE &&
 	    (t->digest != seen->digest || !moult__same_file(&t->seen.exe, &seen->exe) || strcmp(t->seen.at, seen->at) != 0))
 		moult__try_stop();
@@ -3589,8 +3593,11 @@ int moult_fork_exec(uint32_t drain_ms)
 		err = c.mem;
 	close(p[1]);
 	moult__close(&c.mem);
-	if (err > 0 && c.err != 0 && waitpid(err, NULL, WNOHANG) == err)
+	if (err > 0 && c.err != 0) {
+		while (waitpid(err, NULL, 0) < 0 && errno == EINTR)
+			;
 		err = -c.err;
+	}
 	if (err < 0) {
 		close(p[0]);
 		moult__say(3, "%s: %s", g->exe, strerror(-err));
