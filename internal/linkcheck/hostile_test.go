@@ -97,8 +97,9 @@ func FuzzIndex(f *testing.F) {
 	f.Fuzz(func(t *testing.T, b []byte) {
 		d := indexDecoder{b: b}
 		ix := &Index{dirs: map[string]*indexDir{}}
+		d.number()
 		d.text()
-		d.text()
+		d.bytes()
 		for range d.count() {
 			p := d.text()
 			ix.dirs[p] = d.dir(p)

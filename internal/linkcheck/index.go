@@ -12,8 +12,9 @@ import (
 // reads only what is not. Its zero value is empty. It is not safe for concurrent
 // use.
 type Index struct {
-	dirs   map[string]*indexDir // by logical path
-	memory memory
+	dirs    map[string]*indexDir // by logical path
+	changes uint64               // how often something had changed
+	memory  memory
 
 	// made when they are needed, from dirs
 	paths []string
@@ -92,6 +93,7 @@ func (ix *Index) Refresh(ctx context.Context, o Options, dirs ...string) (change
 	changed = w.changed || len(w.dirs) != len(ix.dirs)
 	ix.dirs = w.dirs
 	if changed {
+		ix.changes++
 		ix.paths, ix.by, ix.links, ix.files = nil, nil, nil, nil
 	}
 	return changed, nil

@@ -12,6 +12,7 @@ import (
 	"hash/crc32"
 	"io"
 	"path"
+	"slices"
 )
 
 // memory is the last report of Index.Check, and of what.
@@ -39,6 +40,7 @@ func ReadIndex(r io.Reader) (*Index, error) {
 	}
 	d := indexDecoder{b: b[len(indexMagic):n]}
 	ix := &Index{dirs: map[string]*indexDir{}}
+	ix.changes = d.number()
 	ix.memory.key, ix.memory.report = d.text(), d.bytes()
 	for range d.count() {
 		p := d.text()
@@ -56,6 +58,7 @@ func (ix *Index) Write(w io.Writer) error {
 	buf := bufio.NewWriterSize(io.MultiWriter(w, sum), 64<<10)
 	e := indexEncoder{w: buf}
 	buf.WriteString(indexMagic)
+	e.number(ix.changes)
 	e.text(ix.memory.key)
 	e.number(uint64(len(ix.memory.report)))
 	buf.Write(ix.memory.report)
@@ -184,8 +187,9 @@ func (d *indexDecoder) dir(p string) *indexDir {
 
 // Check checks all programs and libraries of the index as Check does. Where
 // nothing has changed since it did so the last time, by what Refresh said and by
-// the loaders' own files, it gives the report of that time. It is remembered in
-// the index, and only without an overlay.
+// the loaders' own files, it gives the report of that time: libraries outside of
+// the directories of the index are then not looked at. It is remembered in the
+// index, and only without an overlay.
 func (ix *Index) Check(ctx context.Context, o Options) (*Report, error) {
 	key, err := ix.key(o)
 	if err != nil {
@@ -225,19 +229,17 @@ func (ix *Index) key(o Options) (string, error) {
 	sum := sha256.New()
 	e := indexEncoder{w: bufio.NewWriter(sum)}
 	e.text(string(options))
-	for _, p := range []string{"/etc/ld.so.cache", "/etc/ld.so.preload", "/etc/ld.so.conf"} {
+	files := []string{"/etc/ld.so.cache", "/etc/ld.so.preload", "/etc/ld.so.conf"}
+	for _, arch := range muslArch {
+		files = append(files, "/etc/ld-musl-"+arch+".path")
+	}
+	slices.Sort(files)
+	for _, p := range files {
 		at := c.tree.find(p)
 		id := stampOf(&at.stat)
 		e.stamp(&id)
 	}
-	for _, p := range sortedKeys(ix.dirs) {
-		e.text(p)
-		d := ix.dirs[p]
-		e.stamp(&d.id)
-		for _, f := range d.files {
-			e.stamp(&f.id)
-		}
-	}
+	e.number(ix.changes)
 	if err := e.w.Flush(); err != nil {
 		return "", err
 	}

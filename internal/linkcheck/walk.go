@@ -47,11 +47,13 @@ func (w *walk) dir(logical, real string, depth int) error {
 	}
 	w.dirs[logical] = d
 	for _, name := range d.subs {
+		name = strings.TrimPrefix(name, liveMark)
 		at := joinPath(real, name)
-		if link, live := strings.CutPrefix(name, liveMark); live {
-			name, at = link, joinPath(real, link)
+		below := at
+		if real != logical {
+			below = joinPath(logical, name)
 		}
-		if err := w.dir(joinPath(logical, name), at, depth+1); err != nil {
+		if err := w.dir(below, at, depth+1); err != nil {
 			return err
 		}
 	}
@@ -73,7 +75,10 @@ func joinPath(dir, name string) string {
 func (w *walk) again(logical, real string, d *indexDir) *indexDir {
 	for i, f := range d.files {
 		var st unix.Stat_t
-		at := joinPath(real, path.Base(f.path))
+		at := f.path
+		if real != logical {
+			at = joinPath(real, path.Base(f.path))
+		}
 		if err := unix.Stat(at, &st); err != nil {
 			st = unix.Stat_t{}
 		}
