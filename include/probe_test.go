@@ -79,3 +79,15 @@ func TestNotify(t *testing.T) {
 		t.Errorf("got\n%s\nwant\n%s", strings.Join(got, "\n"), strings.Join(want, "\n"))
 	}
 }
+
+// Hand-overs with flipped bytes and cut ends: some are adopted all the same, and
+// none makes the program crash or read what it should not. See hostile.c.
+func TestHostile(t *testing.T) {
+	t.Parallel()
+	path := compile(t, "gcc", "include/testdata/hostile.c", filepath.Join(t.TempDir(), "hostile"), "-std=gnu99", "-w", "-g",
+		"-fsanitize=address,undefined", "-fno-sanitize-recover=all")
+	out, err := exec.Command(path).CombinedOutput()
+	if err != nil || !strings.HasPrefix(string(out), "adopted ") || strings.HasPrefix(string(out), "adopted 0") {
+		t.Errorf("got %v, want some adopted:\n%s", err, out)
+	}
+}
