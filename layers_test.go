@@ -8,7 +8,7 @@ package moult_test
 // is made of. Tests may import what they like.
 var rooms = map[string][]string{
 	".":         {},
-	"cmd/moult": {"internal/lab", "internal/deploy", "internal/release", "internal/stale", "internal/restart", "internal/disk", "internal/disk/disktest"},
+	"cmd/moult": {"internal/lab", "internal/deploy", "internal/release", "internal/stale", "internal/linkcheck", "internal/restart", "internal/disk", "internal/disk/disktest"},
 
 	"internal/lab":    {"internal/deploy", "internal/release", "internal/stale", "internal/disk"},
 	"internal/bench":  {"internal/disk", "internal/linkcheck", "internal/reexecload"},

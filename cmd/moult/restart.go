@@ -186,6 +186,7 @@ func (a *app) restartOptions(f *restartFlags, target string) (restart.Options, e
 		Target: target, Rules: f.hostRules[:len(f.hostRules):len(f.hostRules)], Deny: f.deny, Allow: f.allow,
 		Parallel: f.parallel, KeepGoing: f.keepGoing, Timeout: f.timeout, Health: f.probes, HealthLimit: f.healthLimit,
 		OnEvent: a.restartEvent,
+		Check:   func(ctx context.Context, p stale.Process) error { return wouldStart(ctx, p, places) },
 		Find: func(ctx context.Context, pids []int) (*stale.Report, error) {
 			return stale.Find(ctx, stale.Options{PIDs: pids, Places: places})
 		},

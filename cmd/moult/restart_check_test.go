@@ -1,0 +1,70 @@
+package main
+
+import (
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"moult.example/internal/deploy"
+	"moult.example/internal/stale"
+	"moult.example/internal/testneed"
+)
+
+// TestWouldStart: a program whose new library lacks a function is not stopped,
+// however it finds its libraries.
+func TestWouldStart(t *testing.T) {
+	testneed.Tool(t, "cc")
+	dir := t.TempDir()
+	cc := func(source string, args ...string) {
+		t.Helper()
+		cmd := exec.Command("cc", append([]string{"-x", "c", "-", "-x", "none"}, args...)...)
+		cmd.Dir, cmd.Stdin = dir, strings.NewReader(source)
+		if out, err := cmd.CombinedOutput(); err != nil {
+			t.Fatalf("cc: %v\n%s", err, out)
+		}
+	}
+	library := func(source string) {
+		cc(source, "-shared", "-fPIC", "-Wl,-soname,libx.so.1", "-o", "new.so")
+		if err := os.Rename(filepath.Join(dir, "new.so"), filepath.Join(dir, "libx.so.1")); err != nil {
+			t.Fatal(err)
+		}
+	}
+	library("int one(void) { return 1; } int two(void) { return 2; }")
+	program := "#include <unistd.h>\nint one(void), two(void); int main(void) { if (one() + two() != 3) return 1; write(1, \"up\", 2); for (;;) pause(); }"
+	cc(program, "-o", "fixed", "-Wl,-rpath,"+dir, "-L.", "-l:libx.so.1")
+	cc(program, "-o", "told", "-L.", "-l:libx.so.1")
+
+	places := deploy.NewPlaces(deploy.Options{StateDir: t.TempDir()})
+	var processes []stale.Process
+	for _, name := range []string{"fixed", "told"} {
+		cmd := exec.Command(filepath.Join(dir, name))
+		if name == "told" {
+			cmd.Env = append(os.Environ(), "LD_LIBRARY_PATH=/nowhere:"+dir)
+		}
+		out, err := cmd.StdoutPipe()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := cmd.Start(); err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { cmd.Process.Kill(); cmd.Wait() })
+		if _, err := out.Read(make([]byte, 2)); err != nil {
+			t.Fatalf("%s: %v", name, err)
+		}
+		processes = append(processes, stale.Process{PID: cmd.Process.Pid, Exe: cmd.Path})
+	}
+	for _, p := range processes {
+		if err := wouldStart(t.Context(), p, places); err != nil {
+			t.Errorf("%s: %v, want nothing: the library is whole", p.Exe, err)
+		}
+	}
+	library("int one(void) { return 1; }")
+	for _, p := range processes {
+		if err := wouldStart(t.Context(), p, places); err == nil || !strings.Contains(err.Error(), "two") {
+			t.Errorf("%s: %v, want that two is missing", p.Exe, err)
+		}
+	}
+}
