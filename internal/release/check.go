@@ -66,14 +66,14 @@ func (m *Manifest) checkHeader() error {
 	if _, key, err := checkRules(m.Restart); err != nil {
 		return fmt.Errorf("restart: %s: %w", key, err)
 	}
-	if n := len(encodeRules(m.Restart)); n > maxRestart {
-		return fmt.Errorf("restart: %d bytes are more than the %d that rules can have", n, maxRestart)
+	if n := len(encodeRules(m.Restart)); n > maxRuleBytes {
+		return fmt.Errorf("restart: %d bytes are more than the %d that rules can have", n, maxRuleBytes)
 	}
 	if _, key, err := checkPlugins(m.Plugins); err != nil {
 		return fmt.Errorf("plugins: %s: %w", key, err)
 	}
-	if n := len(encodePlugins(m.Plugins)); n > maxRestart {
-		return fmt.Errorf("plugins: %d bytes are more than the %d that rules can have", n, maxRestart)
+	if n := len(encodeRules(m.Plugins)); n > maxRuleBytes {
+		return fmt.Errorf("plugins: %d bytes are more than the %d that rules can have", n, maxRuleBytes)
 	}
 	return nil
 }

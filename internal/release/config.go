@@ -122,10 +122,10 @@ func (c *Config) check() error {
 		}
 	}
 	if i, key, err := checkRules(c.Restart); err != nil {
-		return c.ruleError(i, key, err)
+		return c.ruleError("restart", i, key, err)
 	}
 	if i, key, err := checkPlugins(c.Plugins); err != nil {
-		return c.pluginError(i, key, err)
+		return c.ruleError("plugin", i, key, err)
 	}
 	return c.checkHooks()
 }

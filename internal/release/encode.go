@@ -68,7 +68,7 @@ func (m *Manifest) appendHeader(b []byte) []byte {
 		line("timeout", strconv.FormatInt(m.Hooks.Timeout, 10))
 	}
 	line("restart", encodeRules(m.Restart))
-	line("plugins", encodePlugins(m.Plugins))
+	line("plugins", encodeRules(m.Plugins))
 	line("entries", strconv.Itoa(len(m.Entries)))
 	return b
 }

@@ -146,12 +146,12 @@ func (p *parser) headerLine(m *Manifest, key, rest string) error {
 		m.Hooks.Timeout = n
 	case "restart":
 		var err error
-		if m.Restart, err = decodeRules(value); err != nil {
+		if m.Restart, err = decodeRules[RestartRule](value); err != nil {
 			return fmt.Errorf("restart: %w", err)
 		}
 	case "plugins":
 		var err error
-		if m.Plugins, err = decodePlugins(value); err != nil {
+		if m.Plugins, err = decodeRules[PluginRule](value); err != nil {
 			return fmt.Errorf("plugins: %w", err)
 		}
 	}

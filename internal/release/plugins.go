@@ -1,9 +1,6 @@
 package release
 
 import (
-	"bytes"
-	"encoding/json"
-	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -75,40 +72,4 @@ func checkPlugins(rules []PluginRule) (i int, key string, err error) {
 		}
 	}
 	return 0, "", nil
-}
-
-func (c *Config) pluginError(i int, key string, err error) error {
-	if key == "" {
-		return c.at(c.lines.find(i, "plugin"), "plugin: %w", err)
-	}
-	return c.at(c.lines.find(i, "plugin", key), "%s: %w", key, err)
-}
-
-// encodePlugins writes rules as one line of JSON; "" for none. There is one way
-// to write them.
-func encodePlugins(rules []PluginRule) string {
-	if len(rules) == 0 {
-		return ""
-	}
-	var b bytes.Buffer
-	enc := json.NewEncoder(&b)
-	enc.SetEscapeHTML(false)
-	if err := enc.Encode(rules); err != nil {
-		return "" // texts can always be written
-	}
-	return strings.TrimSuffix(b.String(), "\n")
-}
-
-// decodePlugins reads what encodePlugins writes, and nothing else.
-func decodePlugins(text string) (rules []PluginRule, err error) {
-	if len(text) > maxRestart {
-		return nil, fmt.Errorf("%d bytes are more than the %d that rules can have", len(text), maxRestart)
-	}
-	if err := json.Unmarshal([]byte(text), &rules); err != nil {
-		return nil, err
-	}
-	if len(rules) == 0 || encodePlugins(rules) != text {
-		return nil, errors.New("the rules are not written as they should be")
-	}
-	return rules, nil
 }

@@ -1,8 +1,6 @@
 package release
 
 import (
-	"bytes"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"slices"
@@ -30,9 +28,9 @@ type RestartRule struct {
 
 // Limits of rules: far beyond what anyone writes.
 const (
-	maxRules   = 256
-	maxRule    = 4096     // bytes of each text
-	maxRestart = 64 << 10 // bytes of all rules in a manifest
+	maxRules     = 256
+	maxRule      = 4096     // bytes of each text
+	maxRuleBytes = 64 << 10 // of all rules of a kind in a manifest
 )
 
 // Limit is how long it may take; 0 if the rule does not say.
@@ -166,53 +164,14 @@ func ParseRestart(path string, text []byte) ([]RestartRule, error) {
 	for i := range file.Restart {
 		r := &file.Restart[i]
 		if key, err := r.check(); err != nil {
-			return nil, c.ruleError(i, key, err)
+			return nil, c.ruleError("restart", i, key, err)
 		}
 		if r.Path != "" && !strings.HasPrefix(r.Path, "/") && !strings.HasPrefix(r.Path, "**/") {
-			return nil, c.ruleError(i, "path", fmt.Errorf("%.80q: it begins with / or **/", r.Path))
+			return nil, c.ruleError("restart", i, "path", fmt.Errorf("%.80q: it begins with / or **/", r.Path))
 		}
 		if len(r.Run) > 0 && !strings.HasPrefix(r.Run[0], "/") {
-			return nil, c.ruleError(i, "run", fmt.Errorf("%.80q: the program's path is absolute", r.Run[0]))
+			return nil, c.ruleError("restart", i, "run", fmt.Errorf("%.80q: the program's path is absolute", r.Run[0]))
 		}
 	}
 	return file.Restart, nil
-}
-
-func (c *Config) ruleError(i int, key string, err error) error {
-	if key == "" {
-		return c.at(c.lines.find(i, "restart"), "restart: %w", err)
-	}
-	return c.at(c.lines.find(i, "restart", key), "%s: %w", key, err)
-}
-
-// encodeRules writes rules as one line of JSON; "" for none. There is one way to
-// write them.
-func encodeRules(rules []RestartRule) string {
-	if len(rules) == 0 {
-		return ""
-	}
-	var b bytes.Buffer
-	enc := json.NewEncoder(&b)
-	enc.SetEscapeHTML(false)
-	if err := enc.Encode(rules); err != nil {
-		return "" // texts and truth values can always be written
-	}
-	return strings.TrimSuffix(b.String(), "\n")
-}
-
-// decodeRules reads what encodeRules wrote, and no other form.
-func decodeRules(text string) ([]RestartRule, error) {
-	if len(text) > maxRestart {
-		return nil, fmt.Errorf("%d bytes are more than the %d that rules can have", len(text), maxRestart)
-	}
-	var rules []RestartRule
-	dec := json.NewDecoder(strings.NewReader(text))
-	dec.DisallowUnknownFields()
-	if err := dec.Decode(&rules); err != nil {
-		return nil, err
-	}
-	if len(rules) == 0 || encodeRules(rules) != text {
-		return nil, errors.New("the rules are not written as they should be")
-	}
-	return rules, nil
 }
