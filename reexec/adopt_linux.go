@@ -46,6 +46,7 @@ type system struct {
 	exeID     identity // as the predecessor called us; may be empty
 	previous  namedFD  // guarded by mu: closed at Ready
 	inherited handoverParts
+	spare     [2]int // descriptors for the way back; guarded by leave
 	readyPipe int    // pipe of a spawned process; -1
 	nonce     string // of a trial
 	ignored   uint64 // to be set back at Ready
@@ -74,6 +75,7 @@ type handoverParts struct {
 
 func (p *Process) start() error {
 	p.cwd, p.self, p.previous.fd, p.readyPipe, p.info = -1, -1, -1, -1, -1
+	p.spare = [2]int{-1, -1}
 	p.secure = auxiliary(unixATSecure) != 0
 	vars := p.takeEnvironment()
 	if nonce := vars[varPreflight]; isNonce(nonce) {
@@ -115,9 +117,15 @@ func (p *Process) start() error {
 	if err := p.openState(h); err != nil {
 		p.tell(Event{Kind: Warning, Err: fmt.Errorf("state: %w", err)})
 	}
+	if p.previous.fd >= 0 {
+		p.reserve()
+	}
 	if p.previous.fd >= 0 && p.opts.ReadyTimeout > 0 {
 		p.late = time.AfterFunc(p.opts.ReadyTimeout, func() {
-			p.rollBack(fmt.Sprintf("not ready after %v", p.opts.ReadyTimeout))
+			err := p.rollBack(fmt.Sprintf("not ready after %v", p.opts.ReadyTimeout))
+			if err != nil && !errors.Is(err, errNoWayBack) {
+				p.tell(Event{Kind: Failed, Path: p.exe, Err: err})
+			}
 		})
 	}
 	if p.rolledBack != nil {

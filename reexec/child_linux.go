@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"runtime"
 	"slices"
 	"strconv"
 	"strings"
@@ -26,8 +27,9 @@ type child struct {
 
 // startChild starts the file with the first arguments and working directory and
 // this environment. keep are descriptors that have the same number in the child;
-// std are its 0, 1 and 2.
-func (p *Process) startChild(path string, env []string, std [3]int, keep []int, group bool) (*child, error) {
+// std are its 0, 1 and 2. A child that is a trial has a process group of its own,
+// and does not outlive us: it holds our sockets.
+func (p *Process) startChild(path string, env []string, std [3]int, keep []int, trial bool) (*child, error) {
 	files := []uintptr{uintptr(std[0]), uintptr(std[1]), uintptr(std[2])}
 	for _, fd := range keep {
 		for len(files) <= fd {
@@ -35,13 +37,36 @@ func (p *Process) startChild(path string, env []string, std [3]int, keep []int, 
 		}
 		files[fd] = uintptr(fd)
 	}
-	attr := &syscall.ProcAttr{Env: env, Files: files, Sys: &syscall.SysProcAttr{Setpgid: group}, Dir: p.firstDir()}
+	attr := &syscall.ProcAttr{Env: env, Files: files, Sys: &syscall.SysProcAttr{Setpgid: trial}, Dir: p.firstDir()}
+	if !trial {
+		return forkExec(path, p.args, attr)
+	}
+	attr.Sys.Pdeathsig = unix.SIGKILL
+	started := make(chan struct{})
+	var c *child
+	var err error
+	go func() {
+		// What the signal tells is the end of the thread that has forked
+		// (prctl(2)): this one stays for as long as the child.
+		runtime.LockOSThread()
+		defer runtime.UnlockOSThread()
+		c, err = forkExec(path, p.args, attr)
+		close(started)
+		if err == nil {
+			<-c.exited
+		}
+	}()
+	<-started
+	return c, err
+}
+
+func forkExec(path string, args []string, attr *syscall.ProcAttr) (*child, error) {
 	var pid int
 	var err error
 	// Another thread that forks between our writer's close and its exec holds a
 	// file open for writing for a moment: ETXTBSY (golang/go#22315).
 	for wait := time.Millisecond; wait < time.Second; wait *= 2 {
-		pid, err = syscall.ForkExec(path, p.args, attr)
+		pid, err = syscall.ForkExec(path, args, attr)
 		if err != unix.ETXTBSY {
 			break
 		}
@@ -148,7 +173,7 @@ func (p *Process) preflight(ctx context.Context, c *candidate) error {
 		h := p.newHandover(c, true)
 		fd, err := sealed(handoverName, h.encode())
 		if err != nil {
-			return err
+			return fmt.Errorf("%w: %w", errUntried, err)
 		}
 		defer unix.Close(fd)
 		keep = append(h.descriptors(), fd)
@@ -173,18 +198,18 @@ func (p *Process) runTrial(ctx context.Context, path string, env []string, keep 
 	errs := &outcry{}
 	null, err := os.Open(os.DevNull)
 	if err != nil {
-		return false, errs, nil, err
+		return false, errs, nil, fmt.Errorf("%w: %w", errUntried, err)
 	}
 	defer null.Close()
 	outR, outW, err := os.Pipe()
 	if err != nil {
-		return false, errs, nil, err
+		return false, errs, nil, fmt.Errorf("%w: %w", errUntried, err)
 	}
 	defer outR.Close()
 	errR, errW, err := os.Pipe()
 	if err != nil {
 		outW.Close()
-		return false, errs, nil, err
+		return false, errs, nil, fmt.Errorf("%w: %w", errUntried, err)
 	}
 	defer errR.Close()
 	std := [3]int{}
@@ -194,6 +219,9 @@ func (p *Process) runTrial(ctx context.Context, path string, env []string, keep 
 	c, err := p.startChild(path, env, std, keep, true)
 	outW.Close()
 	errW.Close()
+	if err != nil && !isUnfit(err) {
+		err = fmt.Errorf("%w: %w", errUntried, err)
+	}
 	if err != nil {
 		return false, errs, nil, err
 	}

@@ -100,6 +100,10 @@ func serve(text string) {
 		os.Exit(3)
 	case "hang-early":
 		time.Sleep(time.Hour)
+	case "needs":
+		if _, err := os.Stat(os.Getenv("MOULT_TEST_NEEDS")); err != nil {
+			os.Exit(3)
+		}
 	}
 	c.Options.OnEvent = func(e reexec.Event) {
 		note(c, "event %s version=%d generation=%d err=%v path=%s", strings.ReplaceAll(string(e.Kind), " ", "-"), me.Version, e.Generation, e.Err, e.Path)
@@ -207,6 +211,13 @@ func fail(p *reexec.Process, how string) {
 		time.Sleep(time.Hour)
 	case "hang":
 		time.Sleep(time.Hour)
+	case "descriptors":
+		for {
+			if _, err := unix.Eventfd(0, unix.EFD_CLOEXEC); err != nil {
+				p.Fail(err)
+				os.Exit(4)
+			}
+		}
 	case "state":
 		p.Fail(fmt.Errorf("cannot read the saved state %q", p.Load("trace")))
 		os.Exit(4)

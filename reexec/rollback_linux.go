@@ -35,14 +35,34 @@ func (p *Process) rollBack(why string) error {
 		unix.ClockGettime(unix.CLOCK_MONOTONIC, &now)
 		h.paused = uint64(now.Nano() - time.Since(p.paused).Nanoseconds())
 	}
+	p.freeSpare()
 	if err := p.execute(previous.name, previous.fd, h, why); err != nil {
 		return fmt.Errorf("reexec: roll back: %w", err)
 	}
 	return nil
 }
 
+// reserve sets two descriptors aside for the way back, which needs one for the
+// hand-over and one for the directory: a version that is not fit may have used
+// up all others.
+func (s *system) reserve() {
+	for i := range s.spare {
+		if fd, err := dupFD(s.previous.fd); err == nil {
+			s.spare[i] = fd
+		}
+	}
+}
+
+func (s *system) freeSpare() {
+	for i, fd := range s.spare {
+		closeFD(fd)
+		s.spare[i] = -1
+	}
+}
+
 // letGo gives up the way back. The caller holds mu and leave.
 func (s *system) letGo() {
+	s.freeSpare()
 	if s.late != nil {
 		s.late.Stop()
 	}

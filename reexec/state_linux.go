@@ -1,17 +1,15 @@
 package reexec
 
 import (
-	"encoding/json"
 	"errors"
 	"fmt"
-	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"time"
 
-	"golang.org/x/sys/unix"
 	"moult.example/internal/disk"
 )
 
@@ -71,6 +69,7 @@ func (p *Process) openState(h *handover) error {
 		p.tell(Event{Kind: Warning, Err: fmt.Errorf("state: begun anew: %w", err)})
 		s.now = stateFile{}
 	}
+	s.sweep()
 	s.id = p.selfStat.identity()
 	if !s.now.Current.same(s.id) && !s.now.Good.same(s.id) {
 		s.id += identity(" " + string(p.ownDigest()))
@@ -99,6 +98,8 @@ func (s *bootState) count(p *Process, h *handover) error {
 		if h.rolledBack == nil { // whoever upgrades has decided for this version
 			s.forget(s.id)
 		}
+	} else if p.opts.Preflight == Load {
+		s.forgetPreflight(s.id) // here we are: it can be loaded by now
 	}
 	if !s.now.Current.same(s.id) {
 		s.now.Current, s.now.Tries = s.id, 0
@@ -126,7 +127,7 @@ func (s *bootState) leaveFor(p *Process, bad rejection) error {
 	}
 	var errs []error
 	for _, path := range []string{s.now.GoodPath, filepath.Join(s.dir, goodName)} {
-		f, err := os.Open(path)
+		f, err := openRegular(path)
 		if err != nil {
 			errs = append(errs, err)
 			continue
@@ -184,11 +185,14 @@ func (s *bootState) survived(p *Process) error {
 	}
 	defer f.Close()
 	meta := disk.Meta{UID: -1, GID: -1, Mode: 0o700}
+	s.done = true
 	err = s.replace(goodName, meta, func(to disk.File) error { return to.CopyFrom(f, p.selfStat.size) })
 	if err != nil {
-		return err
+		// Without a copy there is nothing to go back to, but what ends from now
+		// on has not failed.
+		s.now.Tries = 0
+		return errors.Join(err, s.write())
 	}
-	s.done = true
 	if !strings.Contains(string(s.id), "sha256:") {
 		s.id += identity(" " + string(p.ownDigest()))
 	}
@@ -241,6 +245,13 @@ func (s *bootState) rejections() (list []rejection) {
 	return list
 }
 
+// forgetPreflight has a file forgotten that failed a preflight and nothing else.
+func (s *bootState) forgetPreflight(id identity) {
+	s.now.Rejected = slices.DeleteFunc(s.now.Rejected, func(r stateRejected) bool {
+		return r.Identity.same(id) && strings.HasPrefix(r.Why, preflightFailed)
+	})
+}
+
 func (s *bootState) forget(id identity) {
 	kept := s.now.Rejected[:0]
 	for _, r := range s.now.Rejected {
@@ -249,76 +260,4 @@ func (s *bootState) forget(id identity) {
 		}
 	}
 	s.now.Rejected = kept
-}
-
-func (s *bootState) read() error {
-	path := filepath.Join(s.dir, stateName)
-	if err := checkTrusted(path); errors.Is(err, fs.ErrNotExist) {
-		return nil
-	} else if err != nil {
-		return err
-	}
-	text, err := os.ReadFile(path)
-	if err != nil {
-		return err
-	}
-	if len(text) > maxState {
-		return &os.PathError{Op: "read", Path: path, Err: unix.EFBIG}
-	}
-	if err := json.Unmarshal(text, &s.now); err != nil {
-		return &os.PathError{Op: "parse", Path: path, Err: err}
-	}
-	return nil
-}
-
-func (s *bootState) write() error {
-	s.now.Schema = 1
-	text, err := json.MarshalIndent(s.now, "", "  ")
-	if err != nil {
-		return err
-	}
-	return s.replace(stateName, disk.Meta{UID: -1, GID: -1, Mode: 0o600}, func(f disk.File) error {
-		_, err := f.Write(append(text, '\n'))
-		return err
-	})
-}
-
-// replace writes a file beside the old one and renames it over that.
-func (s *bootState) replace(name string, meta disk.Meta, fill func(disk.File) error) error {
-	temp := fmt.Sprintf(".%s.%d", name, os.Getpid())
-	s.fs.Remove(temp) // of a predecessor that was killed here
-	f, err := s.fs.Create(temp)
-	if err != nil {
-		return err
-	}
-	err = fill(f)
-	if err == nil {
-		err = f.SetMeta(meta)
-	}
-	if err == nil {
-		err = f.Sync()
-	}
-	if closeErr := f.Close(); err == nil {
-		err = closeErr
-	}
-	if err == nil {
-		err = s.fs.Rename(temp, name)
-	}
-	if err != nil {
-		s.fs.Remove(temp)
-		return err
-	}
-	return s.fs.SyncDir(".")
-}
-
-// checkTrusted refuses what somebody else may write to: we execute what it says.
-func checkTrusted(path string) error {
-	var st unix.Stat_t
-	if err := unix.Stat(path, &st); err != nil {
-		return &os.PathError{Op: "stat", Path: path, Err: err}
-	}
-	if int(st.Uid) != os.Geteuid() && st.Uid != 0 || st.Mode&0o022 != 0 {
-		return &os.PathError{Op: "trust", Path: path, Err: fmt.Errorf("user %d may write to it (mode %03o)", st.Uid, st.Mode&0o777)}
-	}
-	return nil
 }

@@ -28,7 +28,7 @@ func (p *Process) upgrade(ctx context.Context, asked bool) error {
 	}
 	c, err := p.openCandidate()
 	if err != nil {
-		return fmt.Errorf("reexec: upgrade: %w", err)
+		return p.untried(p.exe, err)
 	}
 	defer c.file.Close()
 	if c.stat.sameFile(p.selfStat) && !c.stat.sameBytes(p.selfStat) {
@@ -66,7 +66,7 @@ func (p *Process) vet(ctx context.Context, c *candidate, asked bool) error {
 		return p.turnDown(c, err)
 	}
 	if err := c.identify(); err != nil {
-		return fmt.Errorf("reexec: upgrade: %w", err)
+		return p.untried(c.path, err)
 	}
 	if !asked && !again { // known by its bytes, under another inode
 		if why, is := p.wasRejected(c); is {
@@ -82,8 +82,10 @@ func (p *Process) vet(ctx context.Context, c *candidate, asked bool) error {
 		return err
 	case c.checkUnchanged(p.exe) != nil:
 		return fmt.Errorf("reexec: upgrade: %w", errReplacedAgain)
+	case errors.Is(err, errUntried):
+		return p.untried(c.path, err)
 	}
-	p.reject(c.id, "preflight: "+err.Error())
+	p.reject(c.id, preflightFailed+err.Error())
 	return p.turnDown(c, fmt.Errorf("preflight: %w", err))
 }
 
@@ -101,6 +103,20 @@ func (p *Process) turnDown(c *candidate, err error) error {
 	return fmt.Errorf("%w: %s: %w", ErrRejected, c.path, err)
 }
 
+// errUntried says that a file could not be tried, which is no fault of its: its
+// writer still holds it open, or there are too few descriptors, processes, memory.
+var errUntried = errors.New("not tried")
+
+// untried tells of a file that will be looked at again.
+func (p *Process) untried(path string, err error) error {
+	p.tell(Event{Kind: Failed, Path: path, Err: err})
+	return fmt.Errorf("reexec: upgrade: %w", err)
+}
+
+// preflightFailed begins the reason of a rejection that says nothing of how the
+// file behaves if it is started all the same.
+const preflightFailed = "preflight: "
+
 func (p *Process) wasRejected(c *candidate) (why string, is bool) {
 	p.rejectedMu.Lock()
 	defer p.rejectedMu.Unlock()
@@ -116,7 +132,7 @@ func (p *Process) wasRejected(c *candidate) (why string, is bool) {
 func (p *Process) forgetPreflights() {
 	p.rejectedMu.Lock()
 	defer p.rejectedMu.Unlock()
-	p.rejected = slices.DeleteFunc(p.rejected, func(r rejection) bool { return strings.HasPrefix(r.why, "preflight: ") })
+	p.rejected = slices.DeleteFunc(p.rejected, func(r rejection) bool { return strings.HasPrefix(r.why, preflightFailed) })
 }
 
 func (p *Process) reject(id identity, why string) {
