@@ -235,8 +235,8 @@ func (s *state) take(ctx context.Context, n int, inv *inventory, c *Collection) 
 		if err != nil {
 			return err
 		}
-		if name, ok := inv.stranger(m); ok {
-			c.Kept = append(c.Kept, Kept{Generation: n, Why: fmt.Sprintf("holds what no release has brought: %s", name.Quoted())})
+		if why := s.obstacle(inv, m); why != "" {
+			c.Kept = append(c.Kept, Kept{Generation: n, Why: why})
 			return nil
 		}
 		if ok, err := s.hide(ctx, n, trashDir(n), inv); err != nil || !ok {

@@ -17,6 +17,7 @@ import (
 // inventory is what is in a generation's directory, ours or not, but for its
 // books.
 type inventory struct {
+	name  string // of the directory, below the target
 	root  unix.Stat_t
 	items []item // by path
 }
@@ -27,13 +28,15 @@ type item struct {
 	stat    unix.Stat_t
 	text    string // of a symbolic link
 	foreign bool   // mounted here
+	fixed   bool   // immutable, or for appending only: nobody can remove it, or what is in it
 }
 
 func (i *item) isDir() bool { return i.stat.Mode&unix.S_IFMT == unix.S_IFDIR }
 
 // inventory lists a generation. What vanishes meanwhile is left out.
 func (s *state) inventory(ctx context.Context, n int) (inv inventory, err error) {
-	root, err := os.Open(s.abs(genDir(n)))
+	inv.name = s.file(genDir(n))
+	root, err := os.Open(s.t.abs(inv.name))
 	if err != nil {
 		return inv, err
 	}
@@ -87,7 +90,7 @@ func list(root *os.File, name string, dev uint64) ([]item, error) {
 		} else if base == dotMoult {
 			continue
 		}
-		err := unix.Fstatat(fd, base, &it.stat, unix.AT_SYMLINK_NOFOLLOW)
+		err := it.look(fd, base)
 		if err == nil && it.stat.Mode&unix.S_IFMT == unix.S_IFLNK {
 			it.text, err = readlinkat(fd, base)
 		}
@@ -97,10 +100,23 @@ func list(root *os.File, name string, dev uint64) ([]item, error) {
 		if err != nil {
 			return nil, &fs.PathError{Op: "stat", Path: dir.Name() + "/" + base, Err: err}
 		}
-		it.foreign = uint64(it.stat.Dev) != dev
+		it.foreign = it.foreign || uint64(it.stat.Dev) != dev
 		items = append(items, it)
 	}
 	return items, nil
+}
+
+// look is fstatat(2), with the attributes that only statx(2) tells.
+func (i *item) look(dir int, base string) error {
+	var st unix.Statx_t
+	if err := unix.Statx(dir, base, unix.AT_SYMLINK_NOFOLLOW|unix.AT_NO_AUTOMOUNT, unix.STATX_BASIC_STATS, &st); err != nil {
+		return err
+	}
+	i.stat = unix.Stat_t{Dev: unix.Mkdev(st.Dev_major, st.Dev_minor), Ino: st.Ino, Mode: uint32(st.Mode), Nlink: uint64(st.Nlink),
+		Uid: st.Uid, Gid: st.Gid, Size: int64(st.Size)}
+	i.foreign = st.Attributes&unix.STATX_ATTR_MOUNT_ROOT != 0
+	i.fixed = st.Attributes&attrFixed != 0
+	return nil
 }
 
 func readlinkat(dir int, name string) (string, error) {
@@ -123,6 +139,37 @@ func (inv *inventory) stranger(m *release.Manifest) (Path, bool) {
 		}
 	}
 	return "", false
+}
+
+// obstacle says why the generation cannot be taken apart, "" if it can. Half of
+// it would stay under a name that recovery, and so every command, has to remove
+// first.
+func (s *state) obstacle(inv *inventory, m *release.Manifest) string {
+	if name, ok := inv.stranger(m); ok {
+		return "holds what no release has brought: " + name.Quoted()
+	}
+	root := item{stat: inv.root}
+	var st unix.Statx_t
+	if unix.Statx(unix.AT_FDCWD, s.t.abs(inv.name), unix.AT_SYMLINK_NOFOLLOW, unix.STATX_BASIC_STATS, &st) == nil {
+		root.fixed = st.Attributes&attrFixed != 0
+	}
+	for _, it := range append([]item{root}, inv.items...) {
+		path := Path(inv.name + "/" + it.path)
+		switch {
+		case it.fixed:
+			return "cannot be removed, see chattr(1): " + path.Quoted()
+		case it.isDir() && !s.t.mayChange(string(path), it.stat.Uid):
+			return "cannot be removed by this user: " + path.Quoted()
+		}
+	}
+	return ""
+}
+
+// mayChange says that we may remove what is in a directory, or may give us the
+// right to.
+func (t *Target) mayChange(dir string, owner uint32) bool {
+	self := os.Geteuid()
+	return self == 0 || int(owner) == self || unix.Faccessat(unix.AT_FDCWD, t.abs(dir), unix.W_OK|unix.X_OK, unix.AT_EACCESS) == nil
 }
 
 // inodes is for [stale.Tree].

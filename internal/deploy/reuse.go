@@ -3,6 +3,7 @@ package deploy
 import (
 	"context"
 	"errors"
+	"maps"
 	"os"
 	"slices"
 
@@ -59,10 +60,18 @@ func (b *stager) spare(ctx context.Context) (int, *inventory) {
 		return noGeneration, nil
 	}
 	inv := used.inv[n]
-	if _, ok := inv.stranger(m); ok {
+	if s.obstacle(inv, m) != "" || !inv.allOurs() {
 		return noGeneration, nil
 	}
 	return n, inv
+}
+
+// allOurs says that the directories are ours to give modes to.
+func (inv *inventory) allOurs() bool {
+	self := os.Geteuid()
+	return self == 0 || int(inv.root.Uid) == self && !slices.ContainsFunc(inv.items, func(it item) bool {
+		return it.isDir() && int(it.stat.Uid) != self
+	})
 }
 
 // mayReuse says that a generation may be kept for the next one to be made of.
@@ -105,15 +114,58 @@ func (b *stager) clear(found []item) error {
 		want[b.steps[i].e.Path] = &b.steps[i]
 	}
 	b.has = make(map[string]bool, len(found))
+	unfit, err := b.unfit(want, found)
+	if err != nil {
+		return err
+	}
 	for i := range slices.Backward(found) {
 		it := &found[i]
-		if b.stays(want[it.path], it) {
+		if b.stays(want[it.path], it) && !below(unfit, it.path) {
 			b.has[it.path] = true
 		} else if err := b.s.t.fs.Remove(b.dir + "/" + it.path); err != nil {
 			return err
 		}
 	}
 	return removeTree(b.s.t, b.s.books(b.dir))
+}
+
+// unfit opens the directories to changes, and returns those that have to be made
+// anew: with attributes that the new ones are not to have, which setting
+// metadata does not take away.
+func (b *stager) unfit(want map[string]*step, found []item) (map[string]bool, error) {
+	unfit := map[string]bool{}
+	for i := range found {
+		it := &found[i]
+		if !it.isDir() {
+			continue
+		}
+		name := b.dir + "/" + it.path
+		if err := openDir(b.s.t, name, it.stat.Mode); err != nil {
+			return nil, err
+		}
+		st := want[it.path]
+		if !b.stays(st, it) {
+			continue
+		}
+		has, err := xattrs(b.s.t.abs(name), release.Dir)
+		if err != nil {
+			return nil, err
+		}
+		if !maps.Equal(has, st.e.Xattrs) {
+			unfit[it.path] = true
+		}
+	}
+	return unfit, nil
+}
+
+// below says that a path is one of dirs or leads through one.
+func below(dirs map[string]bool, path string) bool {
+	for ; len(dirs) > 0 && path != "."; path = parentOf(path) {
+		if dirs[path] {
+			return true
+		}
+	}
+	return false
 }
 
 // stays says that what is at a step's path is what the step would make: a

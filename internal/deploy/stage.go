@@ -227,6 +227,13 @@ func removeTree(t *Target, name string) error {
 	if !errors.Is(err, unix.ENOTEMPTY) && !errors.Is(err, unix.EEXIST) {
 		return err
 	}
+	st, err := os.Lstat(t.abs(name))
+	if err != nil {
+		return err
+	}
+	if err := openDir(t, name, uint32(st.Mode().Perm())); err != nil {
+		return err
+	}
 	entries, err := os.ReadDir(t.abs(name))
 	if err != nil {
 		return err
@@ -237,6 +244,15 @@ func removeTree(t *Target, name string) error {
 		}
 	}
 	return t.fs.Remove(name)
+}
+
+// openDir lets us change a directory of ours whose mode, as the release has it,
+// keeps its owner out: 0555, say. Only root can do without.
+func openDir(t *Target, name string, mode uint32) error {
+	if mode&0o700 == 0o700 {
+		return nil
+	}
+	return t.fs.SetMeta(name, disk.Meta{UID: -1, GID: -1, Mode: 0o700})
 }
 
 // parentOf is the directory of a name, "." for one at the top.
