@@ -7,11 +7,14 @@ import (
 	"io"
 	"os"
 	"os/exec"
+	ossignal "os/signal"
 	"path/filepath"
 	"strings"
 	"syscall"
 	"testing"
 	"time"
+
+	"moult.example/internal/testneed"
 )
 
 // TestInterrupt stops a moult that waits for the rest of a tar: it ends with 130,
@@ -19,6 +22,9 @@ import (
 func TestInterrupt(t *testing.T) {
 	for _, signal := range []syscall.Signal{syscall.SIGINT, syscall.SIGTERM, syscall.SIGHUP} {
 		t.Run(signal.String(), func(t *testing.T) {
+			if ossignal.Ignored(signal) {
+				testneed.Skip(t, "needs "+signal.String()+" not to be ignored: not in the background")
+			}
 			dir := t.TempDir()
 			if err := os.Mkdir(filepath.Join(dir, "tmp"), 0o755); err != nil {
 				t.Fatal(err)

@@ -11,6 +11,7 @@ import (
 	"io"
 	"os"
 	"os/signal"
+	"slices"
 	"syscall"
 )
 
@@ -41,11 +42,9 @@ func (a *app) run(args []string) int {
 	return a.report(cmd, err)
 }
 
-// stopSignals leaves out SIGHUP under nohup(1).
+// stopSignals leaves out what who has started us wants to be ignored: SIGHUP
+// under nohup(1), SIGINT in the background of a shell without job control. What
+// moult exec becomes inherits that.
 func stopSignals() []os.Signal {
-	signals := []os.Signal{syscall.SIGINT, syscall.SIGTERM}
-	if !signal.Ignored(syscall.SIGHUP) {
-		signals = append(signals, syscall.SIGHUP)
-	}
-	return signals
+	return slices.DeleteFunc([]os.Signal{syscall.SIGINT, syscall.SIGTERM, syscall.SIGHUP}, signal.Ignored)
 }
