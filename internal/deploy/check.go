@@ -47,6 +47,7 @@ type Laid struct {
 	foreign int
 	twice   []Twice
 	pairs   []ABIPair // libraries that replace others
+	own     *ownFiles // of a release
 }
 
 // Twice is a file that looks up its release a second time when it is started,
@@ -135,7 +136,7 @@ func lay(ctx context.Context, p *plan, o CheckOptions) (*Laid, error) {
 		}
 		info := &c.infos[i]
 		l.look(p, st, file, info)
-		if info.Kind != linkcheck.Program && info.Kind != linkcheck.Library {
+		if !judged(st.e, info) {
 			continue
 		}
 		if o.Root == "" && !host.runs(info) {
@@ -148,6 +149,7 @@ func lay(ctx context.Context, p *plan, o CheckOptions) (*Laid, error) {
 		}
 	}
 	slices.Sort(l.paths)
+	l.own = c.own()
 	l.changes(p, c)
 	for plugin, hosts := range p.m.PluginHosts() {
 		l.plug(plugin, hosts)

@@ -5,10 +5,8 @@ import (
 	"context"
 	"errors"
 	"io/fs"
-	"maps"
 	"os"
 	"path/filepath"
-	"slices"
 	"strings"
 
 	"moult.example/internal/linkcheck"
@@ -92,12 +90,16 @@ func (l *Laid) Judge(ctx context.Context, o CheckOptions) (*LinkReport, error) {
 	if err != nil {
 		return nil, err
 	}
-	if after, err = l.byOwnPaths(ctx, lo, after); err != nil {
+	if err := l.own.lead(ctx, l.paths, lo, after); err != nil {
 		return nil, err
 	}
 	var before *linkcheck.Report
 	if l.target != "" {
-		if before, err = linkcheck.Check(ctx, l.paths, linkcheck.Options{Root: o.Root, LibraryPath: o.LibraryPath, Plugins: l.plugins}); err != nil {
+		bo := linkcheck.Options{Root: o.Root, LibraryPath: o.LibraryPath, Plugins: l.plugins}
+		if before, err = linkcheck.Check(ctx, l.paths, bo); err != nil {
+			return nil, err
+		}
+		if err := l.own.lead(ctx, l.paths, bo, before); err != nil {
 			return nil, err
 		}
 	}
@@ -162,34 +164,6 @@ func paths(all []string) (out []Path) {
 		out = append(out, Path(s))
 	}
 	return out
-}
-
-// byOwnPaths is as that of linkCheck; what a script has to lead to is told.
-func (l *Laid) byOwnPaths(ctx context.Context, o linkcheck.Options, r *linkcheck.Report) (*linkcheck.Report, error) {
-	have := map[string]string{}
-	for _, p := range slices.Concat(l.paths, slices.Collect(maps.Keys(l.links))) {
-		have[filepath.Base(p)] = filepath.Dir(p)
-	}
-	var led []linkcheck.Finding
-	dirs := map[string]bool{}
-	for _, f := range r.Findings {
-		dir := have[filepath.Base(f.Needs)]
-		if f.Problem != linkcheck.MissingLibrary || f.Severity != linkcheck.Break || dir == "" || l.base == "" {
-			continue
-		}
-		dirs[dir] = true
-		f.Severity, f.Detail = linkcheck.Warning, "it is in "+string(l.shown(dir))+", to which only LD_LIBRARY_PATH can lead"
-		led = append(led, f)
-	}
-	if len(led) == 0 {
-		return r, nil
-	}
-	o.LibraryPath = slices.Concat(o.LibraryPath, slices.Sorted(maps.Keys(dirs)))
-	again, err := linkcheck.Check(ctx, l.paths, o)
-	if err == nil {
-		again.Findings = append(again.Findings, led...)
-	}
-	return again, err
 }
 
 // judgeOutside looks at the programs and libraries of this host that use a

@@ -229,7 +229,7 @@ func (c *linkCheck) paths(ctx context.Context) ([]string, error) {
 	var paths []string
 	for i := range c.p.steps {
 		st, info := &c.p.steps[i], &c.infos[i]
-		if info.Kind != linkcheck.Program && info.Kind != linkcheck.Library {
+		if !judged(st.e, info) {
 			continue
 		}
 		if !host.runs(info) {
@@ -296,16 +296,21 @@ func dependants(all []loadable, names map[string]bool) (out []*loadable) {
 // judge looks at the files as they will be, and where something breaks also as
 // they are: what was broken before is not the release's doing.
 func (c *linkCheck) judge(ctx context.Context, paths []string) (added []linkcheck.Finding, before int, err error) {
-	plugins := c.plugins(paths)
-	after, err := linkcheck.Check(ctx, paths, linkcheck.Options{Overlay: c.overlay, Links: c.links, Plugins: plugins})
+	o := linkcheck.Options{Overlay: c.overlay, Links: c.links, Plugins: c.plugins(paths)}
+	after, err := linkcheck.Check(ctx, paths, o)
 	if err != nil {
 		return nil, 0, err
 	}
-	if after, err = c.byOwnPaths(ctx, paths, plugins, after); err != nil || after.Count(linkcheck.Break) == 0 {
+	own := c.own()
+	if err := own.lead(ctx, paths, o, after); err != nil || after.Count(linkcheck.Break) == 0 {
 		return nil, 0, err
 	}
-	was, err := linkcheck.Check(ctx, paths, linkcheck.Options{Plugins: plugins})
+	o = linkcheck.Options{Plugins: o.Plugins}
+	was, err := linkcheck.Check(ctx, paths, o)
 	if err != nil {
+		return nil, 0, err
+	}
+	if err := own.lead(ctx, paths, o, was); err != nil {
 		return nil, 0, err
 	}
 	for i, old := range wasBefore(was, after) {
@@ -330,33 +335,6 @@ func (c *linkCheck) plugins(paths []string) map[string][]string {
 		}
 	}
 	return found
-}
-
-// byOwnPaths: a library that is missing, but that the release has, is one to
-// which a script leads by LD_LIBRARY_PATH, most likely. So the check is done
-// once more with the directories of all such libraries in it.
-func (c *linkCheck) byOwnPaths(ctx context.Context, paths []string, plugins map[string][]string, r *linkcheck.Report) (*linkcheck.Report, error) {
-	dirs := map[string]bool{}
-	missing := map[string]bool{}
-	for i := range r.Findings {
-		if f := &r.Findings[i]; f.Problem == linkcheck.MissingLibrary && f.Severity == linkcheck.Break {
-			missing[f.Needs] = true
-		}
-	}
-	if len(missing) == 0 {
-		return r, nil
-	}
-	for i := range c.p.steps {
-		if st := &c.p.steps[i]; st.is != "" && st.e.Type != release.Dir && missing[filepath.Base(st.is)] {
-			dirs[filepath.Dir(c.at(st))] = true
-		}
-	}
-	if len(dirs) == 0 {
-		return r, nil
-	}
-	return linkcheck.Check(ctx, paths, linkcheck.Options{
-		Overlay: c.overlay, Links: c.links, Plugins: plugins, LibraryPath: slices.Sorted(maps.Keys(dirs)),
-	})
 }
 
 // maxLinkProblems is how many are told; a library that is gone breaks all that

@@ -195,9 +195,26 @@ var second = map[elf.Machine]struct {
 	elf.EM_AARCH64: {elf.EM_ARM, "/lib/ld-linux-armhf.so.3"},
 }
 
+// otherSystems are the loaders of systems that do not all say in their files'
+// headers whose they are: the BSDs, Solaris and Android.
+var otherSystems = map[string]bool{
+	"/libexec/ld-elf.so.1": true, "/usr/libexec/ld-elf.so.1": true, "/usr/libexec/ld-elf.so.2": true,
+	"/usr/libexec/ld.elf_so": true, "/libexec/ld.elf_so": true, "/usr/libexec/ld.so": true,
+	"/lib/amd64/ld.so.1": true, "/lib/64/ld.so.1": true, "/usr/lib/amd64/ld.so.1": true, "/usr/lib/ld.so.1": true,
+	"/system/bin/linker": true, "/system/bin/linker64": true,
+}
+
 // runs says that a file is for this host: of its own machine, or of the other
 // that the processor runs and a loader is there for.
 func (m machine) runs(info *linkcheck.Info) bool {
+	switch info.OSABI {
+	case elf.ELFOSABI_NONE, elf.ELFOSABI_LINUX, elf.ELFOSABI_ARM:
+	default:
+		return false
+	}
+	if otherSystems[info.Interp] {
+		return false
+	}
 	if info.Class == m.class && info.Machine == m.Machine {
 		return true
 	}

@@ -302,5 +302,5 @@ func (c *checker) finish() {
 	slices.Sort(c.result.Skipped)
 	slices.SortFunc(c.result.Unread, func(a, b Unread) int { return strings.Compare(a.Path, b.Path) })
 	c.result.Unread = slices.CompactFunc(c.result.Unread, func(a, b Unread) bool { return a.Path == b.Path })
-	c.result.sort()
+	c.result.Sort()
 }

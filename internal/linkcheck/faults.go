@@ -30,7 +30,7 @@ func (s *loadSet) undefined(l *loaded, r reference, w *wanted) {
 	}
 }
 
-const maxSearched = 16
+const maxSearched = 64 // files, of those that were looked in
 
 // explained says that a symbol is missing because something was said to be
 // missing already: the library that has it, or a version of it.

@@ -44,6 +44,7 @@ type Info struct {
 	Kind    Kind
 	Class   elf.Class   // 32 or 64 bits; a library serves its own class
 	Machine elf.Machine // and its own machine only
+	OSABI   elf.OSABI   // whose conventions it follows; that of Linux is ELFOSABI_NONE or ELFOSABI_LINUX
 	Interp  string      // PT_INTERP: the loader that the kernel starts first; "" if none
 	Soname  string      // DT_SONAME: the name by which others need it; "" if none
 	RunPath string      // DT_RUNPATH, or DT_RPATH: directories in which Needed is looked for, separated by colons
@@ -102,7 +103,7 @@ type header struct {
 }
 
 func (f *file) header(b []byte) (header, error) {
-	f.info.Class = elf.Class(b[elf.EI_CLASS])
+	f.info.Class, f.info.OSABI = elf.Class(b[elf.EI_CLASS]), elf.OSABI(b[elf.EI_OSABI])
 	switch elf.Data(b[elf.EI_DATA]) {
 	case elf.ELFDATA2LSB:
 		f.order = binary.LittleEndian

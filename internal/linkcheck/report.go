@@ -211,4 +211,5 @@ func compareFindings(a, b Finding) int {
 	)
 }
 
-func (r *Report) sort() { slices.SortStableFunc(r.Findings, compareFindings) }
+// Sort puts the findings in order: breaks first, then by object, problem and symbol.
+func (r *Report) Sort() { slices.SortStableFunc(r.Findings, compareFindings) }
