@@ -79,7 +79,7 @@ is not well afterwards is rolled back, restarted and asked once more.`,
   moult apply --dry-run app-2.1.moult /opt/app
   moult apply app-2.1.moult /opt/app --restart --health tcp:localhost:80
   ssh build cat app.tar.zst | moult apply - /opt/app`,
-		Annotations:       exits(statusFound, statusUnfinished, statusBusy),
+		Annotations:       exitsAs(foundAfter, statusFound, statusUnfinished, statusBusy),
 		Args:              operands("RELEASE", "TARGET"),
 		ValidArgsFunction: completeTarget(1),
 	}

@@ -51,7 +51,7 @@ names what looks up its release twice when it is started.
   moult check ./build
   moult check ./build --against /opt/app
   moult check libz.so.1.3 --against /usr/lib/x86_64-linux-gnu/libz.so.1.2.13`,
-		Annotations: exits(statusFound),
+		Annotations: exitsAs(map[int]string{statusFound: "something is broken"}, statusFound),
 		Args:        operands("RELEASE|FILE..."),
 	}
 	c.RunE = func(cmd *cobra.Command, args []string) error {
@@ -61,7 +61,7 @@ names what looks up its release twice when it is started.
 	f.StringVar(&j.o.Root, "root", "", "judge as if the root directory were `DIR`")
 	f.StringVar(&j.against, "against", "", "lay it over `TARGET`, and judge who uses that")
 	f.StringVar(&j.path, "library-path", "", "as if LD_LIBRARY_PATH were `DIRS`")
-	f.StringArrayVar(&j.plugins, "plugin", nil, "the file PLUGIN is loaded by the program HOST\n(`PLUGIN=HOST`); may be given more than once")
+	f.StringArrayVar(&j.plugins, "plugin", nil, "`PLUGIN=HOST`: the program HOST loads the file PLUGIN; may be\ngiven more than once")
 	f.BoolVar(&j.o.ABIDiff, "abidiff", false, "compare types with abidiff of libabigail, too")
 	f.BoolVar(&j.noTypes, "no-types", false, "do not compare types")
 	f.BoolVarP(&j.verbose, "verbose", "v", false, "list notes, and what was wrong before")
@@ -170,6 +170,9 @@ func (j *checkJob) layFiles(files []string) (*deploy.Laid, error) {
 		for i, file := range files {
 			if at[i] = over; st.IsDir() {
 				at[i] = filepath.Join(over, filepath.Base(file))
+				if _, err := os.Lstat(at[i]); errors.Is(err, fs.ErrNotExist) {
+					return nil, &usageError{message: fmt.Sprintf("there is no %s to lay it over", oneLine(at[i])), hint: "name the file that it replaces: --against DIR/lib/" + oneLine(filepath.Base(file))}
+				}
 			}
 		}
 	}

@@ -22,7 +22,7 @@ out of space. It is still refused if somebody has changed what it would
 replace, or if the release's hook says so.`,
 		Example: `  moult stage ./build /opt/app && moult commit /opt/app
   moult commit --wait 30s /opt/app 42`,
-		Annotations:       exits(statusFound, statusUnfinished, statusBusy),
+		Annotations:       exitsAs(foundAfter, statusFound, statusUnfinished, statusBusy),
 		Args:              operands("TARGET", "[GENERATION]"),
 		ValidArgsFunction: completeTarget(0),
 		RunE: func(cmd *cobra.Command, args []string) error {

@@ -104,7 +104,7 @@ func diagnose(err error) diagnosis {
 	case errors.Is(err, deploy.ErrNewer):
 		d.Hint = "use the moult that wrote it, or a newer one"
 	case errors.Is(err, restart.ErrRemains):
-		d.Status, d.Hint = statusFound, "moult restart --dry-run says why each is left alone"
+		d.Status, d.Hint = statusFound, "what nobody knows how to restart needs a rule: moult restart --help shows one"
 	case errors.Is(err, errFound):
 		d.Status = statusFound
 	case errors.Is(err, unix.ENOSPC), errors.Is(err, unix.EDQUOT):

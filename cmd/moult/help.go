@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"fmt"
 	"io"
 	"slices"
@@ -17,12 +18,16 @@ const columns = 80
 
 // exits lists the statuses with which a command can end, beside those of every
 // command: 0, 1, 2 and 130. The help and the man page print them.
-func exits(more ...int) map[string]string {
+func exits(more ...int) map[string]string { return exitsAs(nil, more...) }
+
+// exitsAs is exits for a command that can say more exactly what some of its
+// statuses mean.
+func exitsAs(texts map[int]string, more ...int) map[string]string {
 	codes := append([]int{statusDone, statusFailed, statusUsage, statusInterrupted}, more...)
 	slices.Sort(codes)
 	var b strings.Builder
 	for _, code := range codes {
-		fmt.Fprintf(&b, "%5d  %s\n", code, statusText[code])
+		fmt.Fprintf(&b, "%5d  %s\n", code, cmp.Or(texts[code], statusText[code]))
 	}
 	return map[string]string{"exit": b.String()}
 }

@@ -51,7 +51,7 @@ which is not its live generation. The verdicts:
 
   STALE    a fresh start would load other bytes
   GONE     a fresh start would find nothing there, and fail
-  CORRUPT  the file was overwritten in place: the process can crash at any time
+  CORRUPT  overwritten in place: the process can crash at any time
 
 With a FILE: who uses it at this moment, in which way, and whether it is safe to
 overwrite it, to rename another over it, or to delete it.
@@ -62,7 +62,7 @@ moult says how many it could not look into.`,
   moult ps /opt/app --check || echo "restart something"
   moult ps /usr/lib/x86_64-linux-gnu/libssl.so.3
   moult ps --watch --unit 'nginx*'`,
-		Annotations:       exits(statusFound),
+		Annotations:       exitsAs(map[int]string{statusFound: "with --check: there is such a process"}, statusFound),
 		ValidArgsFunction: completeTargets,
 	}
 	c.RunE = func(cmd *cobra.Command, args []string) error {

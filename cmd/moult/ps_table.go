@@ -262,7 +262,7 @@ func (v psView) summary(found psFound, f *psFlags) []string {
 		if len(f.targets) == 1 {
 			target = " " + plain(f.targets[0])
 		}
-		out = append(out, fmt.Sprintf("moult restart%s brings %s to the new code.", target, them(n)))
+		out = append(out, v.wrap("", fmt.Sprintf("moult restart --dry-run%s says what would bring %s to the new code.", target, them(n)))...)
 	}
 	return append(out, v.unseen(len(found.Unreadable), found.Hidden, "")...)
 }

@@ -37,7 +37,7 @@ type restartFlags struct {
 // rollback.
 func (f *restartFlags) add(flags *pflag.FlagSet) {
 	flags.StringArrayVar(&f.health, "health", nil, "then ask if all is well: `PROBE` is tcp:HOST:PORT, http://…,\nhttps://… or a command; may be given more than once")
-	flags.DurationVar(&f.healthLimit, "health-timeout", time.Minute, "ask again for so long (`TIME`) until all is well")
+	flags.DurationVar(&f.healthLimit, "health-timeout", time.Minute, "ask again for this `TIME` until all is well")
 	flags.StringArrayVar(&f.deny, "deny", nil, "leave alone the units and programs that match `PATTERN`")
 	flags.BoolVarP(&f.yes, "yes", "y", false, "on a terminal: also what is not the target's own")
 }
@@ -91,7 +91,14 @@ is gentlest to each is taken:
 
   signal   a program with moult's re-exec library replaces itself
   unit     systemd restarts the unit
-  command  what /etc/moult/restart.d, or the release, says
+  command  what a rule in /etc/moult/restart.d, or in the release, says
+
+What is none of these needs a rule, like this in /etc/moult/restart.d/app.toml
+(in a release's moult.toml, path is relative to the target):
+
+  [[restart]]
+  path = "/opt/app/bin/worker"
+  run = ["/usr/bin/supervisorctl", "restart", "worker"]
 
 Containers are named and not touched. moult never restarts itself, what it was
 started from, its own session; nor, unless --allow names it, what a whole host
@@ -104,7 +111,10 @@ restarted; the plan is shown, and --yes does it.`,
 		Example: `  moult restart --dry-run
   moult restart /opt/app --health http://localhost:8080/healthz
   moult restart --yes --deny postgresql@* --parallel 4`,
-		Annotations:       exits(statusFound, statusUnfinished),
+		Annotations: exitsAs(map[int]string{
+			statusFound:      "done, but stale processes remain: left alone, or nobody knows how",
+			statusUnfinished: "something is not well or not to the end: see moult ps",
+		}, statusFound, statusUnfinished),
 		Args:              operands("[TARGET]"),
 		ValidArgsFunction: completeTarget(0),
 	}
@@ -128,7 +138,7 @@ restarted; the plan is shown, and --yes does it.`,
 	flags.StringArrayVar(&f.allow, "allow", nil, "touch what matches `PATTERN` though a host hangs on it")
 	flags.IntVar(&f.parallel, "parallel", 1, "restart `N` at a time")
 	flags.BoolVar(&f.keepGoing, "keep-going", false, "go on with the others after a failure")
-	flags.DurationVar(&f.timeout, "timeout", 3*time.Minute, "give each so long (`TIME`) to be up again")
+	flags.DurationVar(&f.timeout, "timeout", 3*time.Minute, "give each this `TIME` to be up again")
 	return c
 }
 
@@ -209,10 +219,27 @@ func (a *app) restartOptions(f *restartFlags, target string) (restart.Options, e
 	if target != "" {
 		return o, errors.Join(errs...)
 	}
-	for _, err := range errs { // a target that cannot be read keeps none of the others from it
-		a.remark("its rules are not followed: %s", oneLine(err.Error()))
-	}
+	a.remarkRules(errs)
 	return o, nil
+}
+
+// remarkRules tells of targets whose rules cannot be read. That keeps none of
+// the others from being restarted, and is said once: a host can have many
+// targets that went without moult forget.
+func (a *app) remarkRules(errs []error) {
+	if len(errs) == 0 {
+		return
+	}
+	text := errs[0].Error()
+	var refused *deploy.RefusedError
+	if errors.As(errs[0], &refused) && len(refused.Problems) > 0 {
+		text = refused.Problems[0].Why
+	}
+	if more := len(errs) - 1; more > 0 {
+		text += fmt.Sprintf("; and %d more", more)
+	}
+	a.remark("the rules of %s cannot be read, and are not followed: %s", count(len(errs), "target"), oneLine(text))
+	a.remark("moult targets lists the targets; moult forget TARGET drops one that is gone for good")
 }
 
 // restartEvent shows on a terminal what is being done.

@@ -10,6 +10,9 @@ import (
 	"moult.example/internal/restart"
 )
 
+// foundAfter is what status 3 means to a command that can restart after a change.
+var foundAfter = map[int]string{statusFound: "done, but with --restart: stale processes remain"}
+
 // restarted is the document of a command that has changed a target and then
 // brought its processes along.
 type restarted struct {

@@ -22,7 +22,7 @@ still run its files are no longer stale: they are the same inodes.`,
 		Example: `  moult rollback /opt/app
   moult rollback /opt/app 40
   moult rollback --dry-run /opt/app    can it be done?`,
-		Annotations:       exits(statusFound, statusUnfinished, statusBusy),
+		Annotations:       exitsAs(foundAfter, statusFound, statusUnfinished, statusBusy),
 		Args:              operands("TARGET", "[GENERATION]"),
 		ValidArgsFunction: completeTarget(0),
 		RunE: func(cmd *cobra.Command, args []string) error {

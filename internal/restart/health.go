@@ -51,6 +51,11 @@ func ParseProbe(text string) (Probe, error) {
 			port = map[string]string{"http": "80", "https": "443"}[scheme]
 		}
 		p.kind, p.url, p.addr = scheme, u, net.JoinHostPort(u.Hostname(), port)
+	default:
+		// A port without tcp: is what people write first, and no command.
+		if _, err := strconv.ParseUint(rest, 10, 16); err == nil && !strings.ContainsAny(scheme, " \t\n/;&|") {
+			return p, fmt.Errorf("%q: want tcp:%s, http://%s/ or a command", text, text, text)
+		}
 	}
 	if strings.TrimSpace(text) == "" || strings.IndexByte(text, 0) >= 0 {
 		return p, fmt.Errorf("%q is no command, port or URL", text)

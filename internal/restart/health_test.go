@@ -28,13 +28,13 @@ func TestParseProbe(t *testing.T) {
 	for text, want := range map[string]string{
 		"tcp:localhost:80": "tcp localhost:80", "tcp:[::1]:8080": "tcp [::1]:8080",
 		"http://localhost/x": "http localhost:80", "https://h:8443": "https h:8443", "http://[::1]/": "http [::1]:80",
-		"curl -sf localhost": "command ", "tcptest": "command ", "httpcheck http://x": "command ",
+		"curl -sf localhost": "command ", "nc -z localhost:80": "command ", "tcptest": "command ", "httpcheck http://x": "command ",
 	} {
 		if p := probe(t, text); p.kind+" "+p.addr != want || p.String() != text {
 			t.Errorf("%q: got %s %s (%s), want %s", text, p.kind, p.addr, p, want)
 		}
 	}
-	for _, text := range []string{"", " ", "tcp:80", "tcp:localhost", "tcp:localhost:0", "tcp:localhost:http", "http:", "http://", "http://:80", "https://a b/", "a\x00b"} {
+	for _, text := range []string{"", " ", "tcp:80", "tcp:localhost", "tcp:localhost:0", "tcp:localhost:http", "http:", "http://", "http://:80", "https://a b/", "a\x00b", "localhost:8080"} {
 		if p, err := ParseProbe(text); err == nil {
 			t.Errorf("%q: got %+v, want an error", text, p)
 		}
