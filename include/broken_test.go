@@ -136,6 +136,7 @@ func TestNeverExecuted(t *testing.T) {
 		why  string
 	}{
 		{"not executable", good[:len(good):len(good)], 0o644, "not executable (yet)"},
+		{"set-user-id", good[:len(good):len(good)], 0o755 | os.ModeSetuid, "set-user-id"},
 		{"truncated", good[:len(good)/2], 0o755, "truncated"},
 		{"a few bytes", good[:100], 0o755, "truncated"},
 		{"another machine", machine, 0o755, "for another machine"},

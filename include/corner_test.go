@@ -2,6 +2,7 @@ package include_test
 
 import (
 	"fmt"
+	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -161,6 +162,48 @@ func TestTrial(t *testing.T) {
 	}
 	place(t, server(t, version("2")), path)
 	p.serves("2")
+}
+
+// A trial ends with the process that tries: it holds the sockets, and the next
+// start could not listen.
+func TestTrialOrphan(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	path := filepath.Join(dir, "server")
+	hangs := compile(t, "gcc", cServer, filepath.Join(dir, "hangs"), "-std=gnu99", "-w", `-DBROKEN=for (;;) pause()`)
+	place(t, server(t, version("1")), path)
+	p := start(t, path, "-t")
+	place(t, hangs, path)
+	children := fmt.Sprintf("/proc/%d/task/%[1]d/children", p.cmd.Process.Pid)
+	p.wait("trial", func() bool { text, _ := os.ReadFile(children); return len(text) > 0 })
+	p.cmd.Process.Kill()
+	p.ended()
+	place(t, server(t, version("2")), path)
+	for end := time.Now().Add(40 * time.Second); ; time.Sleep(2 * time.Millisecond) {
+		ln, err := net.Listen("tcp", "127.0.0.1:"+itoa(p.port))
+		if err == nil {
+			ln.Close()
+			return
+		}
+		if time.Now().After(end) {
+			t.Fatalf("the port is not free: %v", err)
+		}
+	}
+}
+
+// New code that has used up all descriptors is taken back all the same.
+func TestRollBackWithoutDescriptors(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	path := filepath.Join(dir, "server")
+	place(t, server(t, version("1")), path)
+	port := freePort(t)
+	p := runCommand(t, exec.Command("/bin/sh", "-c", `ulimit -n 100; exec "$0" -p "$1"`, path, itoa(port)))
+	p.port = port
+	p.serves("1")
+	place(t, compile(t, "gcc", cServer, filepath.Join(dir, "bad"), "-std=gnu99", "-w", "-DBROKEN=while (dup(0) >= 0); abort()"), path)
+	p.says("taken back")
+	p.serves("1")
 }
 
 // Under sanitizers, with either compiler, an upgrade and a rollback say nothing.

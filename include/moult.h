@@ -256,6 +256,7 @@ int moult_fdstore(const char *name, int fd);   /* FDSTORE=1: fd survives a crash
 #include <string.h>
 #include <sys/auxv.h>
 #include <sys/mman.h>
+#include <sys/prctl.h>
 #include <sys/resource.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
@@ -265,6 +266,7 @@ int moult_fdstore(const char *name, int fd);   /* FDSTORE=1: fd survives a crash
 #include <sys/types.h>
 #include <sys/un.h>
 #include <sys/wait.h>
+#include <sys/xattr.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -440,6 +442,7 @@ static struct moult__state {
 	const unsigned char *in; /* the hand-over, mapped */
 	size_t in_len;
 	int in_fd, prev_fd, ready_fd, prev_is_c;
+	int spare_fd; /* given up for the hand-over of a rollback, if nothing else is left */
 	moult__got *got;
 	size_t ngot;
 	char *listen_names;
@@ -1156,6 +1159,7 @@ static int moult__give_back(const char *why)
 	unsigned char u64[8];
 	size_t off = 8;
 	moult__rec r;
+	moult__close(&g->spare_fd);
 	int fd = moult__memfd("moult-handover"), err;
 	if (fd < 0)
 		return fd;
@@ -1350,6 +1354,7 @@ static void moult__arm(void)
 	struct sigaction sa;
 	stack_t ss;
 	g->armed = 1;
+	g->spare_fd = fcntl(g->prev_fd, F_DUPFD_CLOEXEC, 3);
 	/* A stack of its own, for a stack overflow of the main thread. */
 	memset(&ss, 0, sizeof ss);
 	g->alt_len = 64U * 1024U;
@@ -1381,6 +1386,7 @@ static void moult__disarm(void)
 	if (!g->armed)
 		return;
 	g->armed = 0;
+	moult__close(&g->spare_fd);
 	moult__timer_stop();
 	signal(MOULT_TIMER_SIGNAL, SIG_DFL);
 	for (int i = 0; i < MOULT__NFATAL; i++) {
@@ -2308,6 +2314,7 @@ typedef struct moult__child {
 	const char *path;
 	char **envp;
 	int out, mem, ready, keep, moved;
+	int dies; /* with us: it holds our sockets, and the next start could not listen */
 	int err; /* of execve */
 } moult__child;
 
@@ -2323,6 +2330,8 @@ static int moult__child_main(void *arg)
 	struct moult__state *g = &moult__g;
 	moult__child *c = (moult__child *)arg;
 	struct sigaction sa, old;
+	if (c->dies && (prctl(PR_SET_PDEATHSIG, SIGKILL) != 0 || (pid_t)syscall(SYS_getppid) != g->pid))
+		_exit(127);
 	memset(&sa, 0, sizeof sa);
 	sa.sa_handler = SIG_DFL;
 	for (int s = 1; s < 65; s++)
@@ -2537,6 +2546,8 @@ static int moult__try_begin(const moult__seen *seen)
 		moult__try_stop();
 		return -EAGAIN;
 	}
+	if ((st.st_mode & (S_ISUID | S_ISGID)) != 0 || fgetxattr(t->fd, "security.capability", NULL, 0) > 0)
+		return moult__try_later(-EACCES, "set-user-id, set-group-id or file capabilities: it would not take the sockets over");
 	if (fstatvfs(t->fd, &vfs) == 0 && (vfs.f_flag & 8U /* ST_NOEXEC */) != 0)
 		return moult__try_later(-EACCES, "on a file system that is mounted noexec");
 	if (faccessat(AT_FDCWD, seen->at, X_OK, AT_EACCESS) != 0)
@@ -2722,6 +2733,9 @@ static int moult__try_run(void)
 	fcntl(p[1], F_SETFL, 0); /* the child's end waits */
 	c.out = p[1];
 	c.path = t->seen.at;
+	/* The kernel goes by the thread that forks (prctl(2)), and others than the main
+	 * one may end before the preflight does. */
+	c.dies = (pid_t)syscall(SYS_gettid) == g->pid;
 	c.envp = moult__env(more, 1);
 	t->pid = c.envp != NULL ? moult__start(&c, 0) : -ENOMEM;
 	free(c.envp);
@@ -2949,7 +2963,7 @@ int moult_init(int argc, char **argv, const moult_options *options)
 	memset(&said, 0, sizeof said);
 	g->inited = 1;
 	g->pid = getpid();
-	g->cwd_fd = g->proc_fd = g->img_fd = g->mark_fd = g->in_fd = g->prev_fd = g->ready_fd = g->child_fd = -1;
+	g->cwd_fd = g->proc_fd = g->img_fd = g->mark_fd = g->in_fd = g->prev_fd = g->ready_fd = g->child_fd = g->spare_fd = -1;
 	g->t.fd = g->t.self_fd = g->t.pipe_fd = -1;
 	g->secure = getauxval(AT_SECURE) != 0;
 	char *hand = moult__take_env("MOULT_FD"), *nonce = moult__take_env("MOULT_PREFLIGHT");
