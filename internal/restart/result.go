@@ -96,6 +96,8 @@ func (r *Result) verdict() error {
 	switch {
 	case r.cut != nil && !r.Acted():
 		return r.cut
+	case r.cut != nil && len(failures) == 0:
+		return fmt.Errorf("%w: interrupted before it was known to be well", ErrUnhealthy)
 	case r.cut != nil:
 		return fmt.Errorf("%w: interrupted: %s", ErrUnhealthy, strings.Join(failures, "; "))
 	case !r.Healthy && !r.Acted() && r.Count(Failed) > 0:

@@ -3,6 +3,7 @@ package restart
 import (
 	"context"
 	"fmt"
+	"os"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -307,4 +308,26 @@ func TestInterrupted(t *testing.T) {
 	if len(r.Remaining) != 2 {
 		t.Errorf("remaining: %+v, want both", r.Remaining)
 	}
+}
+
+// TestInterruptedProbe: all is restarted, and nobody has waited for the answer.
+func TestInterruptedProbe(t *testing.T) {
+	h := newHost(t)
+	h.service("a.service", nil)
+	h.upgrade("a")
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	asked := h.dir + "/asked"
+	h.opts.Health = []Probe{probe(t, "touch "+asked+"; sleep 100")}
+	go func() {
+		for ctx.Err() == nil {
+			if _, err := os.Stat(asked); err == nil {
+				cancel()
+			}
+			time.Sleep(time.Millisecond)
+		}
+	}()
+	r, err := Run(ctx, h.opts, h.plan())
+	wantErr(t, err, ErrUnhealthy, "interrupted before it was known to be well")
+	want(t, "states", states(r), "a.service done")
 }
