@@ -30,6 +30,8 @@ type conn struct {
 	state   http.ConnState
 	tls     bool
 	read    bool // something was, since the connection became idle
+	full    int  // the size of the server's buffer: of its first read
+	left    bool // idle, the server waits for the rest of a few bytes of the next request
 	early   bool // a byte of a next request was, before the response was finished
 	reading bool // the reader is in the kernel
 	parked  bool // the reader waits here: the server has used up all that it had read
@@ -84,6 +86,15 @@ func (c *conn) quiet() bool {
 // Read is the server's, which must not be told that we hold it.
 func (c *conn) Read(p []byte) (int, error) {
 	c.mu.Lock()
+	if c.full == 0 {
+		c.full = len(p)
+	}
+	if c.state == http.StateIdle && !c.tls && len(p) < c.full {
+		// net/http waits for four bytes of the next request. The room that it
+		// has left in its buffer tells that it holds one to three of them.
+		c.read, c.left = true, true
+		c.changed()
+	}
 	for {
 		for c.held && c.quiet() && !c.closed && !c.ended {
 			if !c.parked {
@@ -132,7 +143,7 @@ func (c *conn) took(n, size int) {
 		return
 	}
 	wasQuiet := c.quiet()
-	c.read = true
+	c.read, c.left = true, false
 	if size == 1 && c.state == http.StateActive {
 		// net/http reads one byte ahead while a handler runs, to see a client
 		// that goes away. What it gets is a next request's, and is kept until
@@ -192,7 +203,7 @@ func (c *conn) setState(state http.ConnState, nc net.Conn) {
 	c.state = state
 	_, c.tls = nc.(*tls.Conn)
 	if state == http.StateIdle {
-		c.read, c.shift, c.settled = c.early, 0, time.Now()
+		c.read, c.left, c.shift, c.settled = c.early, false, 0, time.Now()
 	}
 	held := c.held
 	c.mu.Unlock()
@@ -222,6 +233,9 @@ func (c *conn) atRest() bool {
 	if c.tls && c.state == http.StateIdle {
 		// One that is new, or was told to leave, is about to do something.
 		return time.Since(c.settled) > announceTime
+	}
+	if c.left && c.state == http.StateIdle && time.Since(c.settled) > announceTime {
+		return true // the rest does not come; it ends, as at an idle timeout
 	}
 	return c.untouched() || c.closed
 }
