@@ -90,16 +90,19 @@ func (l *Laid) Judge(ctx context.Context, o CheckOptions) (*LinkReport, error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := l.own.lead(ctx, l.paths, lo, after); err != nil {
-		return nil, err
-	}
 	var before *linkcheck.Report
 	if l.target != "" {
 		bo := linkcheck.Options{Root: o.Root, LibraryPath: o.LibraryPath, Plugins: l.plugins}
 		if before, err = linkcheck.Check(ctx, l.paths, bo); err != nil {
 			return nil, err
 		}
-		if err := l.own.lead(ctx, l.paths, bo, before); err != nil {
+	}
+	if err := l.own.lead(ctx, l.paths, lo, after, before); err != nil {
+		return nil, err
+	}
+	if before != nil {
+		bo := linkcheck.Options{Root: o.Root, LibraryPath: o.LibraryPath, Plugins: l.plugins}
+		if err := l.own.lead(ctx, l.paths, bo, before, nil); err != nil {
 			return nil, err
 		}
 	}

@@ -47,8 +47,9 @@ type linkCheck struct {
 
 	overlay map[string]string // for linkcheck.Options
 	links   map[string]string
-	infos   []linkcheck.Info // by step; of what is new
-	names   map[string]bool  // file names and sonames of libraries that are new, changed or gone
+	infos   []linkcheck.Info  // by step; of what is new
+	lost    map[string]string // programs and libraries that are none any more, or not for this host: what they are
+	names   map[string]bool   // file names and sonames of libraries that are new, changed or gone
 	foreign int
 }
 
@@ -69,6 +70,9 @@ func (p *plan) checkLinks(ctx context.Context, open func(*step) (*os.File, error
 	}
 	c.remember()
 	p.links = &Links{Checked: len(paths), Foreign: c.foreign}
+	for _, path := range sortedKeys(c.lost) {
+		c.tell([]linkcheck.Finding{{Problem: linkcheck.BadFile, Severity: linkcheck.Break, Object: path, Detail: c.lost[path]}})
+	}
 	if len(paths) == 0 {
 		if c.foreign > 0 {
 			p.linkWarnings = append(p.linkWarnings, fmt.Sprintf("whether its programs and libraries load cannot be told here: they are for another machine (%d)", c.foreign))
@@ -87,7 +91,7 @@ func (p *plan) checkLinks(ctx context.Context, open func(*step) (*os.File, error
 func newLinkCheck(p *plan) *linkCheck {
 	c := &linkCheck{
 		p: p, base: p.s.t.path, overlay: map[string]string{}, links: map[string]string{},
-		infos: make([]linkcheck.Info, len(p.steps)), names: map[string]bool{},
+		infos: make([]linkcheck.Info, len(p.steps)), names: map[string]bool{}, lost: map[string]string{},
 	}
 	if p.s.layout == Owned && p.live != noGeneration {
 		c.base = p.s.abs(genDir(p.live))
@@ -140,7 +144,12 @@ func (c *linkCheck) lay(ctx context.Context, open func(*step) (*os.File, error))
 	for i := range p.steps {
 		st := &p.steps[i]
 		switch {
-		case st.act != actCopy || st.is == "" || st.e.Type == release.Dir:
+		case st.act != actCopy || st.is == "":
+		case st.e.Type == release.Dir:
+			if st.found != nil && st.found.Type != release.Dir {
+				c.overlay[c.at(st)] = ""
+				c.changedName(st.is)
+			}
 		case st.e.Type == release.Symlink:
 			c.links[c.at(st)] = st.e.Text
 			c.changedName(st.is)
@@ -171,9 +180,9 @@ func (c *linkCheck) lay(ctx context.Context, open func(*step) (*os.File, error))
 	for k, i := range files {
 		st := &p.steps[i]
 		c.overlay[c.at(st)] = from[k]
+		c.changedName(st.is) // also if it is no library any more
 		if info := &c.infos[i]; info.Kind == linkcheck.Library {
 			c.names[info.Soname] = true
-			c.changedName(st.is)
 		}
 	}
 	for _, e := range p.removed {
@@ -229,6 +238,9 @@ func (c *linkCheck) paths(ctx context.Context) ([]string, error) {
 	var paths []string
 	for i := range c.p.steps {
 		st, info := &c.p.steps[i], &c.infos[i]
+		if st.act == actCopy && st.found != nil && st.is != "" && c.loses(st, info, host) {
+			continue
+		}
 		if !judged(st.e, info) {
 			continue
 		}
@@ -301,16 +313,19 @@ func (c *linkCheck) judge(ctx context.Context, paths []string) (added []linkchec
 	if err != nil {
 		return nil, 0, err
 	}
-	own := c.own()
-	if err := own.lead(ctx, paths, o, after); err != nil || after.Count(linkcheck.Break) == 0 {
-		return nil, 0, err
+	if after.Count(linkcheck.Break) == 0 {
+		return nil, 0, nil
 	}
-	o = linkcheck.Options{Plugins: o.Plugins}
-	was, err := linkcheck.Check(ctx, paths, o)
+	bo := linkcheck.Options{Plugins: o.Plugins}
+	was, err := linkcheck.Check(ctx, paths, bo)
 	if err != nil {
 		return nil, 0, err
 	}
-	if err := own.lead(ctx, paths, o, was); err != nil {
+	own := c.own()
+	if err := own.lead(ctx, paths, o, after, was); err != nil {
+		return nil, 0, err
+	}
+	if err := own.lead(ctx, paths, bo, was, nil); err != nil {
 		return nil, 0, err
 	}
 	for i, old := range wasBefore(was, after) {

@@ -37,12 +37,13 @@ type ownFiles struct {
 	base, target string
 	dirs         map[string][]string // name or SONAME → directories
 	paths        map[string]bool     // in the release
+	same         map[string]bool     // absolute; of those that stay as they are
 }
 
 const maxOwnDirs = 32 // directories that have a file of one name
 
 func (c *linkCheck) own() *ownFiles {
-	o := &ownFiles{base: c.base, target: c.p.s.t.path, dirs: map[string][]string{}, paths: map[string]bool{}}
+	o := &ownFiles{base: c.base, target: c.p.s.t.path, dirs: map[string][]string{}, paths: map[string]bool{}, same: map[string]bool{}}
 	add := func(name, path string) {
 		dir, have := filepath.Dir(c.base+"/"+path), o.dirs[name]
 		if n := len(have); name != "" && n < maxOwnDirs && (n == 0 || have[n-1] != dir) {
@@ -52,6 +53,7 @@ func (c *linkCheck) own() *ownFiles {
 	for i := range c.p.steps {
 		if st := &c.p.steps[i]; st.is != "" && st.e.Type != release.Dir {
 			o.paths[st.is] = true
+			o.same[c.at(st)] = st.act == actLink
 			add(filepath.Base(st.is), st.is)
 			add(c.infos[i].Soname, st.is)
 		}
@@ -127,15 +129,26 @@ func (o *ownFiles) elsewhere(f *linkcheck.Finding) string {
 // lead makes warnings of the breaks in a report that depend on how the release is
 // started, most likely: by a script that sets LD_LIBRARY_PATH, or with another
 // root directory. What a script leads to is judged with it, in the programs that
-// need it. It returns the directories.
-func (o *ownFiles) lead(ctx context.Context, paths []string, lo linkcheck.Options, r *linkcheck.Report) error {
+// need it. A file that stays as it is and did not depend on that before, as was
+// says, does not depend on it now.
+func (o *ownFiles) lead(ctx context.Context, paths []string, lo linkcheck.Options, r, was *linkcheck.Report) error {
 	if o == nil {
 		return nil // files, no release
 	}
-	dirs, concerned, all := map[string]bool{}, map[string]bool{}, false
+	before := map[string]bool{}
+	if was != nil {
+		for i := range was.Findings {
+			before[findingKey(&was.Findings[i], was.Findings[i].Object)] = true
+		}
+	}
+	dirs, concerned, sure, all := map[string]bool{}, map[string]bool{}, map[int]bool{}, false
 	for i := range r.Findings {
 		f := &r.Findings[i]
 		if f.Severity != linkcheck.Break {
+			continue
+		}
+		if was != nil && o.same[f.Object] && !before[findingKey(f, f.Object)] {
+			sure[i] = true
 			continue
 		}
 		if why := o.elsewhere(f); why != "" {
@@ -178,7 +191,7 @@ func (o *ownFiles) lead(ctx context.Context, paths []string, lo linkcheck.Option
 		f := r.Findings[i]
 		led := o.led(&f)
 		switch {
-		case !concerns(&f):
+		case sure[i] || !concerns(&f):
 			findings = append(findings, f)
 		case f.Severity == linkcheck.Break && len(led) > 0:
 			f.Severity = linkcheck.Warning
@@ -189,4 +202,22 @@ func (o *ownFiles) lead(ctx context.Context, paths []string, lo linkcheck.Option
 	r.Findings = findings
 	r.Sort()
 	return nil
+}
+
+// loses says that a program or library which this host could use is none any
+// more, by its bytes, or is for another machine.
+func (c *linkCheck) loses(st *step, info *linkcheck.Info, host machine) bool {
+	if st.e.Type != release.File || info.Kind == linkcheck.NotELF || info.Kind != linkcheck.Other && host.runs(info) {
+		return false
+	}
+	was, err := needsOfPath(c.at(st))
+	if err != nil || !judged(st.e, &was) || !host.runs(&was) {
+		return false
+	}
+	why := "malformed ELF file"
+	if info.Machine != 0 && (info.Kind != linkcheck.Other || info.Machine != was.Machine || info.Class != was.Class) {
+		why = "for another machine; the one that it replaces is for this"
+	}
+	c.lost[c.at(st)] = why
+	return true
 }

@@ -94,3 +94,53 @@ func TestLinksElsewhere(t *testing.T) {
 		})
 	}
 }
+
+// Files that stay where they are, and are no longer what others need, or no
+// longer anything that this host runs, refuse an update.
+func TestLinksLost(t *testing.T) {
+	edit := func(name string, at int, b byte) func(string) {
+		return func(dir string) {
+			data, err := os.ReadFile(dir + "/" + name)
+			must(t, err)
+			data[at] = b
+			must(t, os.WriteFile(dir+"/"+name, data, 0o755))
+		}
+	}
+	cut := func(name string, size int64) func(string) {
+		return func(dir string) { must(t, os.Truncate(dir+"/"+name, size)) }
+	}
+	const lib = "lib/libx.so.1"
+	for _, test := range []struct {
+		name string
+		make func(dir string)
+		want string
+	}{
+		{"an empty library", cut(lib, 0), "invalid ELF header"},
+		{"a library of 30 bytes", cut(lib, 30), "too short"},
+		{"an object file", edit(lib, 16, 1), "neither a program"},
+		{"a library of 32 bits", edit(lib, 4, 1), "another machine"},
+		{"a library of FreeBSD", edit(lib, 7, 9), "another system"},
+		{"a library of another version of the system", edit(lib, 8, 1), "version"},
+		{"a directory", func(dir string) {
+			must(t, os.Remove(dir+"/"+lib))
+			must(t, os.MkdirAll(dir+"/"+lib+"/x", 0o755))
+		}, "libx.so.1"},
+		{"a program cut short", cut("bin/app", 40), "malformed"},
+		{"a program without its headers' table", cut("bin/app", 500), "malformed"},
+		{"a program for ARM", edit("bin/app", 18, 183), "another machine"},
+		{"a directory of another name", func(dir string) { must(t, os.Rename(dir+"/lib", dir+"/libs")) }, "not found"},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			for _, layout := range []Layout{Owned, Shared} {
+				target := open(t, filepath.Join(t.TempDir(), "app"))
+				if _, err := deliverDir(t, target, linked(t, "one", "two"), false, ApplyOptions{Layout: layout}); err != nil {
+					t.Fatal(err)
+				}
+				dir := linked(t, "one", "two")
+				test.make(dir)
+				_, err := deliverDir(t, target, dir, false, ApplyOptions{Layout: layout})
+				wantRefused(t, err, test.want)
+			}
+		})
+	}
+}

@@ -19,6 +19,7 @@ type image struct {
 	tls       segment
 	stack     bool   // wants an executable stack
 	level     uint32 // GNU_PROPERTY_X86_ISA_1_NEEDED
+	ident     string // for what glibc refuses its first bytes, if something needs it; "" if it does not
 
 	soname         string
 	needed         []string
@@ -118,6 +119,7 @@ func parseImage(data []byte) (*image, error) {
 	if len(data) < size {
 		return im, &FormatError{"file too short"}
 	}
+	im.ident = identFault(data)
 	im.etype, im.machine = elf.Type(im.u16(data[16:])), elf.Machine(im.u16(data[18:]))
 	if im.etype != elf.ET_EXEC && im.etype != elf.ET_DYN {
 		return im, nil
@@ -134,6 +136,24 @@ func parseImage(data []byte) (*image, error) {
 		return im, &FormatError{"program headers are beyond the end"}
 	}
 	return im, im.segments(table, int(entry))
+}
+
+// identFault is what glibc looks at of e_ident, and neither the kernel nor musl do
+// (open_verify in elf/dl-load.c).
+func identFault(data []byte) string {
+	const abiVersion, padding = 8, 9
+	switch abi := elf.OSABI(data[elf.EI_OSABI]); {
+	case abi != elf.ELFOSABI_NONE && abi != elf.ELFOSABI_LINUX && abi != elf.ELFOSABI_ARM:
+		return "for another system"
+	case abi == elf.ELFOSABI_NONE && data[abiVersion] != 0:
+		return "unknown version of its system's conventions"
+	}
+	for _, b := range data[padding:elf.EI_NIDENT] {
+		if b != 0 {
+			return "something in the unused part of its first bytes"
+		}
+	}
+	return ""
 }
 
 // piece is a piece of the file, if it has that much.

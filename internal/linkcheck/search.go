@@ -311,6 +311,9 @@ func (s *loadSet) try(p string) (found, bool) {
 	if o.image.kind != NotELF && o.image.wide == s.sys.wide && o.image.big != s.sys.big {
 		return found{path: p, bad: errByteOrder}, true
 	}
+	if o.image.kind != NotELF && o.image.wide == s.sys.wide && o.image.ident != "" && !s.sys.musl {
+		return found{path: p, bad: &FormatError{o.image.ident}}, true
+	}
 	if o.image.wide != s.sys.wide || o.image.machine != s.sys.machine {
 		if s.sys.musl { // it does not look, and takes the file for one of its own
 			return found{path: p, bad: errMachine}, true
