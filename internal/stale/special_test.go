@@ -49,6 +49,15 @@ func TestTruthOfLoading(t *testing.T) {
 				return exec.Command(s.in("live/bin/prog"))
 			},
 			after: func(s *scene) { link(s, "v2", "live.new"); s.rename("live.new", "live") }},
+		{name: "a terabyte of nothing behind it", same: true, // by the build id: nobody has time to compare that
+			begin: func(s *scene) *exec.Cmd {
+				s.must(os.Truncate(s.put("part1.so", "lib.so"), 1<<40))
+				return exec.Command(filepath.Join(programs, "hold"), "dlopen", s.in("lib.so"))
+			},
+			after: func(s *scene) {
+				s.must(os.Truncate(s.put("part1.so", "lib.new"), 1<<40))
+				s.rename("lib.new", "lib.so")
+			}},
 		{name: "link switched to a hard link",
 			begin: func(s *scene) *exec.Cmd {
 				s.put("hold", "v1/prog")
