@@ -31,6 +31,7 @@ type conn struct {
 	tls     bool
 	read    bool // something was, since the connection became idle
 	full    int  // the size of the server's buffer: of its first read
+	waits   bool // idle, the server has said how long
 	left    bool // idle, the server waits for the rest of a few bytes of the next request
 	early   bool // a byte of a next request was, before the response was finished
 	reading bool // the reader is in the kernel
@@ -92,7 +93,8 @@ func (c *conn) Read(p []byte) (int, error) {
 	if c.state == http.StateIdle && !c.tls && len(p) < c.full {
 		// net/http waits for four bytes of the next request. The room that it
 		// has left in its buffer tells that it holds one to three of them.
-		c.read, c.left = true, true
+		c.left = true
+		c.begun()
 		c.changed()
 	}
 	for {
@@ -119,6 +121,13 @@ func (c *conn) Read(p []byte) (int, error) {
 		c.mu.Unlock()
 		return n, err
 	}
+}
+
+// begun notes that the server holds bytes of a next request, which it had read
+// together with the one before.
+func (c *conn) begun() {
+	c.read = true
+	c.inner.SetReadDeadline(c.effective()) // which interrupt may have set
 }
 
 // changed tells who waits for us to come to rest. The caller holds mu.
@@ -183,6 +192,13 @@ func (c *conn) SetReadDeadline(t time.Time) error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.deadline = t
+	if c.state == http.StateIdle && !c.tls {
+		// One deadline is for the wait, and the next for a request that has come.
+		if c.waits {
+			c.begun()
+		}
+		c.waits = true
+	}
 	if c.held && c.quiet() {
 		return nil
 	}
@@ -203,7 +219,7 @@ func (c *conn) setState(state http.ConnState, nc net.Conn) {
 	c.state = state
 	_, c.tls = nc.(*tls.Conn)
 	if state == http.StateIdle {
-		c.read, c.left, c.shift, c.settled = c.early, false, 0, time.Now()
+		c.read, c.left, c.waits, c.shift, c.settled = c.early, false, false, 0, time.Now()
 	}
 	held := c.held
 	c.mu.Unlock()
