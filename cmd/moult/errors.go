@@ -130,7 +130,9 @@ func (a *app) report(cmd *cobra.Command, err error) int {
 	if cmd != nil && cmd.HasParent() {
 		prefix += strings.TrimPrefix(cmd.CommandPath(), cmd.Root().Name()+" ") + ": "
 	}
-	fmt.Fprintf(a.stderr, "%s%s\n", prefix, oneLine(d.Error))
+	for _, line := range errorLines(err, d) {
+		fmt.Fprintf(a.stderr, "%s%s\n", prefix, oneLine(line))
+	}
 	if d.Hint != "" {
 		fmt.Fprintf(a.stderr, "moult: hint: %s\n", d.Hint)
 	}
@@ -140,6 +142,26 @@ func (a *app) report(cmd *cobra.Command, err error) int {
 		}
 	}
 	return d.Status
+}
+
+// errorLines are the errors of several targets, each for a line of its own.
+func errorLines(err error, d diagnosis) []string {
+	const show = 8
+	joined, ok := err.(interface{ Unwrap() []error })
+	if !ok || d.Error != err.Error() {
+		return []string{d.Error}
+	}
+	var lines []string
+	for _, e := range joined.Unwrap() {
+		lines = append(lines, e.Error())
+	}
+	if strings.Join(lines, "\n") != d.Error { // one sentence that wraps several
+		return []string{d.Error}
+	}
+	if more := len(lines) - show; more > 1 {
+		lines = append(lines[:show], fmt.Sprintf("and %d more", more))
+	}
+	return lines
 }
 
 // remark says something beside the result, on standard error.

@@ -48,6 +48,30 @@ func TestDiagnose(t *testing.T) {
 	}
 }
 
+// TestErrorLines gives each of several targets its line, and leaves one sentence
+// that wraps two errors in one.
+func TestErrorLines(t *testing.T) {
+	a, b := errors.New("a: gone"), errors.New("b: gone")
+	many := make([]error, 12)
+	for i := range many {
+		many[i] = a
+	}
+	for _, c := range []struct {
+		err   error
+		lines int
+		last  string
+	}{
+		{a, 1, "a: gone"},
+		{errors.Join(a, b), 2, "b: gone"},
+		{fmt.Errorf("%w; %w", a, b), 1, "a: gone; b: gone"},
+		{errors.Join(many...), 9, "and 4 more"},
+	} {
+		if got := errorLines(c.err, diagnose(c.err)); len(got) != c.lines || got[len(got)-1] != c.last {
+			t.Errorf("%v: got %q, want %d lines, the last %q", c.err, got, c.lines, c.last)
+		}
+	}
+}
+
 func TestUsage(t *testing.T) {
 	for _, c := range []struct {
 		args         string

@@ -58,8 +58,8 @@ func (p *progress) show(job string, done, all int64) {
 
 // step says how many steps of a job are done, and which is next.
 func (p *progress) step(job, next string, done, all int) {
-	p.draw(job, func(time.Duration) string {
-		return fmt.Sprintf("%s  %s  %d of %d  %s", job, bar(int64(done), int64(all)), done, all, next)
+	p.draw(job, func(passed time.Duration) string {
+		return fmt.Sprintf("%s  %s  %d of %d  %s  %s", job, bar(int64(done), int64(all)), done, all, passed.Round(time.Second), next)
 	})
 }
 

@@ -5,6 +5,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"moult.example/internal/restart"
 )
 
 // TestProgress wants one line on a terminal of sixty columns: not before there
@@ -47,8 +49,16 @@ func TestProgress(t *testing.T) {
 	a.progress.step("lab", "mv", 3, 17)
 	now = now.Add(time.Second)
 	a.progress.step("lab", "mv", 3, 17)
-	if got := drawn(); !strings.Contains(got, "lab  [====                    ]  17%  3 of 17  mv") {
+	if got := drawn(); !strings.Contains(got, "lab  [====                    ]  17%  3 of 17  1s  mv") {
 		t.Errorf("steps: %q", got)
+	}
+	a.progress.finish()
+	for range 2 {
+		a.progress.restarting(restart.Event{State: restart.Done, Done: 1, All: 1})
+		now = now.Add(3 * time.Second)
+	}
+	if got := drawn(); !strings.Contains(got, "restart  is all well?  3s") {
+		t.Errorf("while the health is asked: %q", got)
 	}
 	for name, silence := range map[string]func(){
 		"--json":      func() { a.json = true },

@@ -160,7 +160,7 @@ func (a *app) restart(ctx context.Context, f *restartFlags, target string) error
 		}
 		return err
 	}
-	r, err := restart.Run(ctx, o, plan)
+	r, err := a.runRestart(ctx, o, plan)
 	if errors.Is(err, context.Canceled) {
 		return err
 	}
@@ -195,8 +195,7 @@ func (a *app) restartOptions(f *restartFlags, target string) (restart.Options, e
 	o := restart.Options{
 		Target: target, Rules: f.hostRules[:len(f.hostRules):len(f.hostRules)], Deny: f.deny, Allow: f.allow,
 		Parallel: f.parallel, KeepGoing: f.keepGoing, Timeout: f.timeout, Health: f.probes, HealthLimit: f.healthLimit,
-		OnEvent: a.restartEvent,
-		Check:   func(ctx context.Context, p stale.Process) error { return wouldStart(ctx, p, places) },
+		Check: func(ctx context.Context, p stale.Process) error { return wouldStart(ctx, p, places) },
 		Find: func(ctx context.Context, pids []int) (*stale.Report, error) {
 			return stale.Find(ctx, stale.Options{PIDs: pids, Places: places})
 		},
@@ -240,11 +239,4 @@ func (a *app) remarkRules(errs []error) {
 	}
 	a.remark("the rules of %s cannot be read, and are not followed: %s", count(len(errs), "target"), oneLine(text))
 	a.remark("moult targets lists the targets; moult forget TARGET drops one that is gone for good")
-}
-
-// restartEvent shows on a terminal what is being done.
-func (a *app) restartEvent(e restart.Event) {
-	if e.State == restart.Running {
-		a.progress.step("restart", oneLine(e.Step), e.Done, e.All)
-	}
 }

@@ -66,9 +66,7 @@ func (a *app) restartAfter(ctx context.Context, t *deploy.Target, f *restartFlag
 		}
 	}
 	o.HealthOnly = !f.restart
-	r, err := restart.Run(ctx, o, plan)
-	a.progress.finish()
-	return r, err
+	return a.runRestart(ctx, o, plan)
 }
 
 // notWell gives an error of a restart that has itself done nothing the status of

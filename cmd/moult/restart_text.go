@@ -155,7 +155,7 @@ var stateText = map[restart.State]string{
 func outcomeText(o restart.Outcome) string {
 	switch {
 	case o.Error != "":
-		return oneLine(o.Error)
+		return oneLine(strings.TrimPrefix(o.Error, o.Name+": ")) // the name stands before it
 	case o.State == restart.Current:
 		return "nothing was left to do"
 	case o.State == restart.Done && o.MainPID > 0:
