@@ -181,6 +181,10 @@ func (l *visit) modulesIn(hints []Hint, script *target, dir string, kind *interp
 		return hints
 	}
 	defer unix.Close(fd)
+	here, err := inspect(fd, "", 0)
+	if err != nil {
+		return hints
+	}
 	var below []string
 	for e, err := range entries(fd) {
 		if *left--; err != nil || *left < 0 || len(hints) == mostHints {
@@ -192,7 +196,9 @@ func (l *visit) modulesIn(hints []Hint, script *target, dir string, kind *interp
 		switch {
 		case err != nil || name[0] == '.' || full == script.path:
 		case f.mode&unix.S_IFMT == unix.S_IFDIR:
-			below = append(below, full)
+			if f.id.Dev == here.id.Dev { // what is mounted there may hang, and is not the script's
+				below = append(below, full)
+			}
 		case slices.Contains(kind.modules, path.Ext(name)):
 			hints = l.hint(hints, KindModule, &target{root: script.root, path: full, facts: f}, start)
 		}
