@@ -111,7 +111,7 @@ func TestReplaceMutants(t *testing.T) {
 		},
 	} {
 		src, states := crashStates(t, mutant)
-		if r := disktest.Try(t, states, recheck(t, src)); len(r.Bad) == 0 {
+		if r := disktest.TryUntilBad(t, states, recheck(t, src)); len(r.Bad) == 0 {
 			t.Errorf("%s: nothing wrong in %d states, want that found", name, r.States)
 		}
 	}

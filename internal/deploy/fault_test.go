@@ -23,6 +23,7 @@ func TestFaults(t *testing.T) {
 	errnos := []syscall.Errno{unix.EIO, unix.ENOSPC, unix.EXDEV, unix.EROFS}
 	for _, job := range crashJobs(t) {
 		t.Run(job.name, func(t *testing.T) {
+			t.Parallel()
 			_, o, err := recordJob(t, job, asIs)
 			must(t, err)
 			plain, unfinished, anyway := 0, 0, 0

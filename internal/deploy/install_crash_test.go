@@ -299,7 +299,7 @@ func TestInstallMutants(t *testing.T) {
 			}
 			t.Run(mutant.name+", "+job.name, func(t *testing.T) {
 				src, states := job.crashStates(t, mutant.make)
-				if r := disktest.Try(t, states, job.recheck(src)); len(r.Bad) == 0 {
+				if r := disktest.TryUntilBad(t, states, job.recheck(src)); len(r.Bad) == 0 {
 					t.Errorf("the crash test does not see it in %d states", r.States)
 				}
 			})

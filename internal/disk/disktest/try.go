@@ -9,6 +9,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 
 	"golang.org/x/sys/unix"
@@ -66,12 +67,24 @@ type Failure struct {
 }
 
 // Try makes each state in a directory of its own and checks it, on all
-// processors at once. It returns the failures; a test of the seeded faults wants
-// some.
+// processors at once. It returns the failures.
 func Try(t testing.TB, states []State, check func(dir string, s State) error) Result {
 	t.Helper()
+	return try(t, states, check, false)
+}
+
+// TryUntilBad is Try that ends with the first failure: for a test of the seeded
+// faults, which wants one. States is how many were tried.
+func TryUntilBad(t testing.TB, states []State, check func(dir string, s State) error) Result {
+	t.Helper()
+	return try(t, states, check, true)
+}
+
+func try(t testing.TB, states []State, check func(dir string, s State) error, untilBad bool) Result {
+	t.Helper()
 	top := TempDir(t)
-	result := Result{States: len(states)}
+	var result Result
+	var bad atomic.Bool
 	var mu sync.Mutex
 	var wg sync.WaitGroup
 	next := make(chan int)
@@ -79,6 +92,7 @@ func Try(t testing.TB, states []State, check func(dir string, s State) error) Re
 		wg.Go(func() {
 			for n := range next {
 				if err := tryOne(top, n, states[n], check); err != nil {
+					bad.Store(true)
 					mu.Lock()
 					result.Bad = append(result.Bad, Failure{states[n], err})
 					mu.Unlock()
@@ -87,6 +101,10 @@ func Try(t testing.TB, states []State, check func(dir string, s State) error) Re
 		})
 	}
 	for n := range states {
+		if untilBad && bad.Load() {
+			break
+		}
+		result.States++
 		next <- n
 	}
 	close(next)
