@@ -115,7 +115,7 @@ func (s *state) collectSome(ctx context.Context, r Retention, dry bool) (Collect
 			return c, err
 		}
 	}
-	used, err := s.usage(ctx, slices.Concat(candidates, closable), r.Unreadable)
+	used, err := s.usage(ctx, slices.Concat(candidates, closable), r.Unreadable, r.Spare)
 	if err != nil {
 		return c, err
 	}

@@ -2,6 +2,8 @@ package deploy
 
 import (
 	"context"
+	"errors"
+	"io/fs"
 	"os"
 	"slices"
 
@@ -21,8 +23,17 @@ type usage struct {
 // none: the old inodes are not reached by path, and unlinking one takes nothing
 // from who maps it. Other generations need not be looked at: a mapping whose
 // path leads into one of them is no use of these, whatever inodes they share.
-func (s *state) usage(ctx context.Context, ns []int, blind bool) (u usage, err error) {
+//
+// Who is not root, and even root on some virtual machines, may not look into
+// process 1, so that each generation may be in use. With quick that is the
+// answer, and nobody else is looked for.
+func (s *state) usage(ctx context.Context, ns []int, blind, quick bool) (u usage, err error) {
 	if len(ns) == 0 || s.layout == Shared {
+		return u, nil
+	}
+	u.of = ns
+	if !blind && quick && s.initHidden() {
+		u.report.Unreadable = []int{1}
 		return u, nil
 	}
 	trees := make([]stale.Tree, len(ns))
@@ -35,7 +46,6 @@ func (s *state) usage(ctx context.Context, ns []int, blind bool) (u usage, err e
 		u.inv[n] = &inv
 		trees[i] = stale.Tree{Dir: s.abs(genDir(n)), Inodes: inv.inodes()}
 	}
-	u.of = ns
 	if u.report, err = stale.Users(ctx, stale.Options{Proc: s.t.opts.Proc}, trees); blind {
 		u.report.Unreadable, u.report.Hidden = nil, false
 	}
@@ -43,6 +53,12 @@ func (s *state) usage(ctx context.Context, ns []int, blind bool) (u usage, err e
 		u.views, err = s.viewers(ns)
 	}
 	return u, err
+}
+
+// initHidden says that process 1 may not be looked into.
+func (s *state) initHidden() bool {
+	_, err := os.Readlink(s.t.opts.Proc + "/1/cwd")
+	return errors.Is(err, fs.ErrPermission)
 }
 
 // by says that a generation has users, or may have, and which.

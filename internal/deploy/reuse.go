@@ -51,7 +51,7 @@ func (b *stager) spare(ctx context.Context) (int, *inventory) {
 		return noGeneration, nil
 	}
 	n := ns[len(ns)-1]
-	used, err := s.usage(ctx, []int{n}, r.Unreadable)
+	used, err := s.usage(ctx, []int{n}, r.Unreadable, true)
 	if _, ok := used.by(n); err != nil || ok {
 		return noGeneration, nil
 	}
