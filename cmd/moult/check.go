@@ -151,6 +151,11 @@ func (s *spool) clear() error {
 // layFiles lays each file over the one of its name, or over the file that
 // --against names.
 func (j *checkJob) layFiles(files []string) (*deploy.Laid, error) {
+	plugins, err := j.pluginFiles()
+	if err != nil {
+		return nil, err
+	}
+	j.o.Plugins = plugins
 	at := make([]string, len(files))
 	if j.against != "" {
 		over, err := filepath.Abs(j.against)
@@ -184,18 +189,13 @@ func (j *checkJob) layFiles(files []string) (*deploy.Laid, error) {
 func elfFiles(root string, args []string) ([]string, error) {
 	var files []string
 	for _, arg := range args {
-		abs, err := filepath.Abs(arg)
+		abs, err := inRoot(root, arg)
 		if err != nil {
 			return nil, err
 		}
 		name := abs
 		if root != "" {
-			top, err := filepath.Abs(root)
-			if err != nil {
-				return nil, err
-			}
-			abs = strings.TrimPrefix(abs, strings.TrimSuffix(top, "/"))
-			name = filepath.Join(top, abs)
+			name = filepath.Join(root, abs)
 		}
 		is, err := isELF(name)
 		if errors.Is(err, fs.ErrNotExist) && len(args) > 1 {
@@ -205,6 +205,35 @@ func elfFiles(root string, args []string) ([]string, error) {
 			return nil, nil
 		}
 		files = append(files, abs)
+	}
+	return files, nil
+}
+
+// inRoot is the absolute path of a file as seen in the root.
+func inRoot(root, name string) (string, error) {
+	abs, err := filepath.Abs(name)
+	if err != nil || root == "" {
+		return abs, err
+	}
+	top, err := filepath.Abs(root)
+	return strings.TrimPrefix(abs, strings.TrimSuffix(top, "/")), err
+}
+
+// pluginFiles are those of --plugin where no release is for them to be in:
+// files, as the operands are.
+func (j *checkJob) pluginFiles() (map[string][]string, error) {
+	files := map[string][]string{}
+	for plugin, hosts := range j.o.Plugins {
+		plugin, err := inRoot(j.o.Root, plugin)
+		if err != nil {
+			return nil, err
+		}
+		for _, host := range hosts {
+			if host, err = inRoot(j.o.Root, host); err != nil {
+				return nil, err
+			}
+			files[plugin] = append(files[plugin], host)
+		}
 	}
 	return files, nil
 }
@@ -227,6 +256,10 @@ func isELF(name string) (bool, error) {
 // judge judges and prints; what is broken is found.
 func (a *app) judge(ctx context.Context, j *checkJob, l *deploy.Laid) error {
 	r, err := l.Judge(ctx, j.o)
+	var named *deploy.NamedError
+	if errors.As(err, &named) {
+		return fmt.Errorf("--plugin: %w", err)
+	}
 	if err != nil {
 		return err
 	}

@@ -66,7 +66,7 @@ func writeLinkReport(w io.Writer, r *deploy.LinkReport, verbose bool) {
 	if r.Foreign > 0 {
 		fmt.Fprintf(w, "; %d for other machines not", r.Foreign)
 	}
-	fmt.Fprintf(w, ": %s, %s", broken(counts["break"]), count(counts["warning"], "warning"))
+	fmt.Fprintf(w, ": %s, %s", broken(counts["break"], len(r.Unread)), count(counts["warning"], "warning"))
 	if n := counts["note"]; n > 0 {
 		fmt.Fprintf(w, ", %s", count(n, "note"))
 	}
@@ -108,11 +108,19 @@ func libraries(n int) string {
 	return fmt.Sprintf("%d libraries", n)
 }
 
-func broken(n int) string {
-	if n == 0 {
+// broken does not say of what could not be read that it is whole.
+func broken(n, unread int) string {
+	text := fmt.Sprintf("%d broken", n)
+	switch {
+	case unread == 0 && n == 0:
 		return "nothing broken"
+	case unread > 0 && n == 0:
+		text = "nothing broken in the rest"
 	}
-	return fmt.Sprintf("%d broken", n)
+	if unread > 0 {
+		text = count(unread, "file") + " could not be read, " + text
+	}
+	return text
 }
 
 func writeLinkFinding(w io.Writer, f *deploy.LinkFinding) {

@@ -86,6 +86,9 @@ func (l *Laid) Judge(ctx context.Context, o CheckOptions) (*LinkReport, error) {
 	r := &LinkReport{Findings: []LinkFinding{}, Twice: l.twice, Foreign: l.foreign}
 	l.setPlugins(r, o)
 	lo := linkcheck.Options{Root: o.Root, LibraryPath: o.LibraryPath, Overlay: l.overlay, Links: l.links, Plugins: l.plugins}
+	if err := l.checkNamed(ctx, o, lo); err != nil {
+		return nil, err
+	}
 	after, err := linkcheck.Check(ctx, l.paths, lo)
 	if err != nil {
 		return nil, err

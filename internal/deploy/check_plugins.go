@@ -2,6 +2,8 @@ package deploy
 
 import (
 	"bufio"
+	"context"
+	"errors"
 	"io"
 	"os"
 	"path/filepath"
@@ -25,6 +27,50 @@ func (l *Laid) setPlugins(r *LinkReport, o CheckOptions) {
 	for _, plugin := range sortedKeys(l.plugins) {
 		r.Plugins = append(r.Plugins, LinkPlugin{l.shown(plugin), l.allShown(l.plugins[plugin]), learned[plugin]})
 	}
+}
+
+// NamedError is a plugin or a host of [CheckOptions] that cannot be judged.
+type NamedError struct {
+	Path Path  // in the release, or absolute
+	Err  error // why not
+}
+
+func (e *NamedError) Error() string { return e.Path.Quoted() + ": " + e.Err.Error() }
+
+// Unwrap is why not.
+func (e *NamedError) Unwrap() error { return e.Err }
+
+var errNoObject = errors.New("neither a program nor a library")
+
+// checkNamed says whether the plugins and hosts that somebody has named are
+// there. One that a release declares, or that a process has, may be gone: that
+// is told and is no reason to judge nothing.
+func (l *Laid) checkNamed(ctx context.Context, o CheckOptions, lo linkcheck.Options) error {
+	var named []string
+	for _, plugin := range sortedKeys(o.Plugins) {
+		named = append(named, l.abs(plugin))
+		for _, h := range o.Plugins[plugin] {
+			named = append(named, l.abs(h))
+		}
+	}
+	if len(named) == 0 {
+		return nil
+	}
+	lo.Plugins = nil
+	r, err := linkcheck.Check(ctx, named, lo)
+	if err != nil {
+		return err
+	}
+	var errs []error
+	for _, u := range r.Unread {
+		if slices.Contains(named, u.Path) {
+			errs = append(errs, &NamedError{l.shown(u.Path), u.Err})
+		}
+	}
+	for _, path := range r.Skipped {
+		errs = append(errs, &NamedError{l.shown(path), errNoObject})
+	}
+	return errors.Join(errs...)
 }
 
 // learn finds in the maps of processes what the programs that are judged have
