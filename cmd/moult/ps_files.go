@@ -27,6 +27,7 @@ type psUsedFile struct {
 	Path       deploy.Path `json:"path"`
 	Links      int         `json:"links"` // names that the file has
 	Users      []psUser    `json:"users"`
+	Stale      []int       `json:"stale"`      // processes that run what was there before
 	Unreadable []int       `json:"unreadable"` // each may use it too
 	Hidden     bool        `json:"hidden,omitempty"`
 	Overwrite  psAdvice    `json:"overwrite"`
@@ -72,12 +73,16 @@ func (a *app) psFiles(ctx context.Context, f *psFlags) error {
 	}
 	now := time.Now()
 	v := a.psView(f)
-	err := a.print(psFileDocumentOf(reports, now), func(w io.Writer) {
+	older, err := a.psOlder(ctx, f, reports)
+	if err != nil {
+		return errors.Join(append(errs, err)...)
+	}
+	err = a.print(psFileDocumentOf(reports, older, now), func(w io.Writer) {
 		for i, r := range reports {
 			if i > 0 {
 				fmt.Fprintln(w)
 			}
-			for _, line := range v.fileLines(r, now) {
+			for _, line := range v.fileLines(r, older[i], now) {
 				fmt.Fprintln(w, line)
 			}
 		}
@@ -93,11 +98,11 @@ func (a *app) psFiles(ctx context.Context, f *psFlags) error {
 	return nil
 }
 
-func psFileDocumentOf(reports []*stale.FileReport, now time.Time) psFileDocument {
+func psFileDocumentOf(reports []*stale.FileReport, older []psEarlier, now time.Time) psFileDocument {
 	d := psFileDocument{Time: utc(now), Files: []psUsedFile{}}
-	for _, r := range reports {
+	for i, r := range reports {
 		one := psUsedFile{
-			Path: deploy.Path(r.Path), Links: r.Links, Users: []psUser{}, Unreadable: append([]int{}, r.Unreadable...), Hidden: r.Hidden,
+			Path: deploy.Path(r.Path), Links: r.Links, Users: []psUser{}, Stale: append([]int{}, older[i].pids...), Unreadable: append([]int{}, r.Unreadable...), Hidden: r.Hidden,
 			Overwrite: psAdvice(r.Overwrite), Rename: psAdvice(r.Rename), Delete: psAdvice(r.Delete),
 		}
 		for _, u := range r.Users {
@@ -120,7 +125,7 @@ func psFileDocumentOf(reports []*stale.FileReport, now time.Time) psFileDocument
 }
 
 // fileLines says who uses a file, and what may be done to it.
-func (v psView) fileLines(r *stale.FileReport, now time.Time) []string {
+func (v psView) fileLines(r *stale.FileReport, older psEarlier, now time.Time) []string {
 	head := plain(r.Path)
 	st, err := os.Stat(r.Path)
 	isDir := err == nil && st.IsDir()
@@ -134,6 +139,9 @@ func (v psView) fileLines(r *stale.FileReport, now time.Time) []string {
 		head += ": " + plural(len(r.Users), "process uses it", "processes use it")
 	}
 	out := v.wrap("", head)
+	if len(older.pids) > 0 {
+		out = append(out, v.wrap("", older.text())...)
+	}
 	if len(r.Users) > 0 {
 		rows := [][]string{{"PID", "USER", "STARTED", "HOW", "UNIT", "COMMAND"}}
 		for _, u := range r.Users {

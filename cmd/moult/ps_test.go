@@ -186,8 +186,9 @@ func TestPSFileView(t *testing.T) {
 		Delete:    stale.Advice{Safe: true, Why: "who has it keeps it; but what is started later does not find it"},
 	}
 	v := psView{width: 80}
-	golden(t, "testdata/ps/file.txt", strings.Join(v.fileLines(r, psNow), "\n")+"\n")
-	text, err := document(psFileDocumentOf([]*stale.FileReport{r}, psNow))
+	older := psEarlier{pids: []int{4600, 4601}}
+	golden(t, "testdata/ps/file.txt", strings.Join(v.fileLines(r, older, psNow), "\n")+"\n")
+	text, err := document(psFileDocumentOf([]*stale.FileReport{r}, []psEarlier{older}, psNow))
 	if err != nil {
 		t.Fatal(err)
 	}
