@@ -16,6 +16,7 @@ const fewFindings = 30
 // warnings; notes and what was there before with verbose, else their number.
 func writeLinkReport(w io.Writer, r *deploy.LinkReport, verbose bool) {
 	counts, left := map[string]int{}, 0
+	searched := map[deploy.Path]string{}
 	for i := range r.Findings {
 		f := &r.Findings[i]
 		kind := string(f.Severity)
@@ -30,7 +31,7 @@ func writeLinkReport(w io.Writer, r *deploy.LinkReport, verbose bool) {
 			left++
 			continue
 		}
-		writeLinkFinding(w, f)
+		writeLinkFinding(w, f, searched)
 	}
 	if left > 0 {
 		fmt.Fprintf(w, "… and %d more: --verbose lists them\n", left)
@@ -123,7 +124,9 @@ func broken(n, unread int) string {
 	return text
 }
 
-func writeLinkFinding(w io.Writer, f *deploy.LinkFinding) {
+// writeLinkFinding prints one finding. Where it was looked for is the same for
+// all symbols of an object, and is said once: searched has what was said.
+func writeLinkFinding(w io.Writer, f *deploy.LinkFinding, searched map[deploy.Path]string) {
 	kind := string(f.Severity)
 	if f.Before {
 		kind = "before"
@@ -140,8 +143,15 @@ func writeLinkFinding(w io.Writer, f *deploy.LinkFinding) {
 	if f.Found != "" {
 		more("found", f.Found.Quoted())
 	}
-	more("looked in", quotedList(f.Searched))
-	more("near", quotedList(f.Near))
+	if text := quotedList(f.Searched); searched[f.Path] != text {
+		more("looked in", text)
+		searched[f.Path] = text
+	}
+	var near []string
+	for _, n := range f.Near {
+		near = append(near, oneLine(string(n)))
+	}
+	more("near", strings.Join(near, ", "))
 	in := slices.DeleteFunc(slices.Clone(f.Programs), func(p deploy.Path) bool { return p == f.Path })
 	text := quotedList(in)
 	if f.More > 0 {

@@ -297,8 +297,8 @@ func (u *unpacker) open(st *step) (*os.File, error) {
 
 // look says what of a file looks up its release again (see [Twice]).
 func (l *Laid) look(p *plan, st *step, file string, info *linkcheck.Info) {
-	if p.s.layout == Shared && p.s.t.fs != nil {
-		return // there is but one place for each name
+	if p.s.layout == Shared {
+		return // there is but one place for each name; or none, if it is laid over nothing
 	}
 	public := l.target + "/"
 	add := func(why string) { l.twice = append(l.twice, Twice{Path(st.is), why}) }

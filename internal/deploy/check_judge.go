@@ -140,7 +140,7 @@ func (l *Laid) finding(f *linkcheck.Finding, outside, before bool) LinkFinding {
 	g := LinkFinding{
 		Kind: f.Problem, Severity: f.Severity, Path: l.shown(f.Object), Outside: outside, Before: before,
 		Needs: Path(f.Needs), Symbol: Path(f.Symbol), Name: Path(f.Name), Version: Path(f.Version),
-		Programs: l.allShown(f.Programs), More: f.MorePrograms, Searched: l.allShown(f.Searched), Near: paths(f.Near), Why: f.Why(),
+		Programs: l.allShown(f.Programs), More: f.MorePrograms, Searched: l.allShown(f.Searched), Near: l.nearShown(f.Near), Why: f.Why(),
 	}
 	if f.Found != "" {
 		g.Found = l.shown(f.Found)
@@ -165,9 +165,16 @@ func (l *Laid) allShown(all []string) (out []Path) {
 	return out
 }
 
-func paths(all []string) (out []Path) {
+// nearShown are the names of what would have been near: paths, names of versions,
+// or symbols with the file that they are in.
+func (l *Laid) nearShown(all []string) (out []Path) {
+	const in = " in "
 	for _, s := range all {
-		out = append(out, Path(s))
+		if i := strings.LastIndex(s, in+"/"); i >= 0 {
+			out = append(out, Path(s[:i+len(in)])+l.shown(s[i+len(in):]))
+			continue
+		}
+		out = append(out, l.shown(s))
 	}
 	return out
 }

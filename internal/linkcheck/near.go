@@ -27,6 +27,14 @@ func demangled(symbol string) string {
 	return name
 }
 
+// readable is a symbol as a programmer writes it, or as it is.
+func readable(symbol string) string {
+	if name := demangled(symbol); name != "" {
+		return name
+	}
+	return symbol
+}
+
 // nearLibrary are files beside the places that were searched whose names differ
 // only in what follows ".so", and those of another class.
 func (c *checker) nearLibrary(name string, searched []string, sys *system) (near []string) {
@@ -96,7 +104,7 @@ func (s *loadSet) nearSymbol(l *loaded, w *wanted) (near []string) {
 			continue
 		}
 		p.o.image.same(&any, func(v *version) {
-			text := string(w.name)
+			text := readable(string(w.name))
 			if v != nil && v.name != "" {
 				text += "@" + v.name
 			}
@@ -111,7 +119,7 @@ func (s *loadSet) nearSymbol(l *loaded, w *wanted) (near []string) {
 		s.c.nearWork += spent
 		for _, name := range names {
 			if len(near) < maxNear {
-				near = append(near, name+" in "+p.o.path)
+				near = append(near, readable(name)+" in "+p.o.path)
 			}
 		}
 	}
