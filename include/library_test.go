@@ -5,6 +5,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 )
@@ -25,6 +26,18 @@ func librarian(t testing.TB, dir, lib string) string {
 	return compile(t, "gcc", cServer, filepath.Join(dir, "librarian"), "-std=gnu99", "-w",
 		`-DBROKEN=extern const char *lib_version(void); version = lib_version()`,
 		filepath.Join(lib, "libone.so"), filepath.Join(lib, "libtwo.so"), "-Wl,-rpath,$ORIGIN/../lib")
+}
+
+// mark is what the program shows of itself.
+func (p *process) mark() string {
+	all, _ := filepath.Glob("/proc/" + itoa(p.cmd.Process.Pid) + "/fd/*")
+	for _, fd := range all {
+		if to, err := os.Readlink(fd); err == nil && to == "/memfd:moult-reexec (deleted)" {
+			text, _ := os.ReadFile(fd)
+			return string(text)
+		}
+	}
+	return ""
 }
 
 // Half of the libraries replaced: not executed; the other half too: executed. One
@@ -54,6 +67,11 @@ func TestLibraries(t *testing.T) {
 	if a := p.serves("v1"); a.generation != 0 {
 		t.Errorf("half of the libraries: generation %d, want 0", a.generation)
 	}
+	if text := p.mark(); !strings.Contains(text, "\nrejected 0\n") {
+		t.Errorf("it shows %q, want that it was never asked", text)
+	}
+	p.cmd.Process.Signal(syscall.SIGUSR2)
+	p.wait("that it has rejected what it was asked for", func() bool { return strings.Contains(p.mark(), "\nrejected 1\n") })
 	place(t, filepath.Join(dir, "v2", "libtwo.so"), filepath.Join(lib, "libtwo.so"))
 	p.serves("v2")
 

@@ -423,6 +423,7 @@ static struct moult__state {
 	char *version, *state_dir;
 	char **argv, **envp; /* of the first start; the first of envp is moult__env_fd */
 	int cwd_fd, proc_fd, img_fd, mark_fd;
+	unsigned turned_down; /* upgrades that were asked for */
 	dev_t root_dev;
 	ino_t root_ino;
 	mode_t mask_files;
@@ -2910,10 +2911,14 @@ static int moult__mark(void)
 {
 	struct moult__state *g = &moult__g;
 	char text[128];
-	snprintf(text, sizeof text, "moult-reexec 1\npid %ld\ngeneration %d\nsignal %d\n", (long)g->pid, g->generation,
-	         g->o.signal > 0 ? g->o.signal : 0);
-	g->mark_fd = moult__sealed("moult-reexec", text, strlen(text));
-	return g->mark_fd < 0 ? g->mark_fd : 0;
+	snprintf(text, sizeof text, "moult-reexec 1\npid %ld\ngeneration %d\nsignal %d\nrejected %u\n", (long)g->pid, g->generation,
+	         g->o.signal > 0 ? g->o.signal : 0, g->turned_down);
+	int fd = moult__sealed("moult-reexec", text, strlen(text));
+	if (fd < 0)
+		return fd;
+	moult__close(&g->mark_fd);
+	g->mark_fd = fd;
+	return 0;
 }
 
 static int moult__remember(int argc, char **argv, moult__said *said, const char *option_exe)
@@ -3259,6 +3264,10 @@ static int moult__advance(int now_please, int *err)
 		return (seen.flags & (MOULT_EXE | MOULT_LIB)) | (g->asked_now ? MOULT_ASKED : 0);
 	if (*err == -EAGAIN)
 		return MOULT_UNSETTLED;
+	if (*err == -EKEYREJECTED && g->asked_now) {
+		g->turned_down++;
+		moult__mark(); /* so that who has asked need not wait any longer; if it fails, they do */
+	}
 	g->asked_now = 0;
 	return *err == -EKEYREJECTED ? MOULT_REJECTED : MOULT_UNSETTLED;
 }

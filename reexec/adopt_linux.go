@@ -57,6 +57,8 @@ type system struct {
 	limit     *unix.Rlimit
 	info      int // the memfd that tells others what we are
 
+	turnedDown int // upgrades that were asked for, and rejected
+
 	rejectedMu sync.Mutex
 	rejected   []rejection
 	refused    map[fileStat]string // found wanting before it was run: chmod may mend it
@@ -234,8 +236,12 @@ func (p *Process) showInfo() error {
 	if p.secure {
 		sig = 0
 	}
-	text := fmt.Sprintf("moult-reexec 1\npid %d\ngeneration %d\nsignal %d\n", os.Getpid(), p.generation, sig)
-	var err error
-	p.info, err = sealed(infoName, []byte(text))
-	return err
+	text := fmt.Sprintf("moult-reexec 1\npid %d\ngeneration %d\nsignal %d\nrejected %d\n", os.Getpid(), p.generation, sig, p.turnedDown)
+	info, err := sealed(infoName, []byte(text))
+	if err != nil {
+		return err
+	}
+	closeFD(p.info)
+	p.info = info
+	return nil
 }

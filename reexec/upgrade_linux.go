@@ -23,6 +23,18 @@ func (p *Process) upgrade(ctx context.Context, asked bool) error {
 	}
 	p.upgrading.Lock()
 	defer p.upgrading.Unlock()
+	err := p.tryUpgrade(ctx, asked)
+	if asked && (errors.Is(err, ErrRejected) || errors.Is(err, ErrOverwritten)) {
+		p.turnedDown++ // so that who has asked need not wait any longer
+		if infoErr := p.showInfo(); infoErr != nil {
+			return fmt.Errorf("%w (and nobody is told: %w)", err, infoErr)
+		}
+	}
+	return err
+}
+
+// tryUpgrade is upgrade, one at a time.
+func (p *Process) tryUpgrade(ctx context.Context, asked bool) error {
 	if p.trial || !p.isReady() {
 		return errors.New("reexec: upgrade before Ready")
 	}

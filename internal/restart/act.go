@@ -11,6 +11,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"moult.example/internal/stale"
 )
 
 // settle is how long processes may go on with the old code after a command has
@@ -100,11 +102,13 @@ func (r *runner) bySignal(ctx context.Context, o *Outcome) {
 		o.fail(Failed, fmt.Errorf("%s: %w", o.Name, err))
 		return
 	}
-	ready := false
+	var before *stale.Reexec
 	for _, found := range report.Processes {
-		ready = ready || found.PID == p.PID && found.Ticks == p.ticks && canReexec(found) && found.Reexec.Signal == o.Signal
+		if found.PID == p.PID && found.Ticks == p.ticks && canReexec(found) && found.Reexec.Signal == o.Signal {
+			before = found.Reexec
+		}
 	}
-	if !ready {
+	if before == nil {
 		o.fail(Failed, fmt.Errorf("%s: it does not say any more that it can replace itself", o.Name))
 		return
 	}
@@ -113,13 +117,15 @@ func (r *runner) bySignal(ctx context.Context, o *Outcome) {
 		return
 	}
 	o.Acted = true
-	r.waitReplaced(ctx, o, pidfd)
+	r.waitReplaced(ctx, o, pidfd, *before)
 }
 
 // waitReplaced waits until a process runs the new code, twice in a row: the
-// library goes back to the old code if the new does not get ready.
-func (r *runner) waitReplaced(ctx context.Context, o *Outcome, pidfd int) {
-	main := o.Processes[:1]
+// library goes back to the old code if the new does not get ready. It says so
+// in what it shows of itself, as it does if it does not even try the new code;
+// then nothing is left to wait for.
+func (r *runner) waitReplaced(ctx context.Context, o *Outcome, pidfd int, before stale.Reexec) {
+	var last stale.Reexec
 	pause := 10 * time.Millisecond
 	for fresh := 0; fresh < 2; pause = min(2*pause, 200*time.Millisecond) {
 		ended, err := hasEnded(pidfd)
@@ -127,13 +133,20 @@ func (r *runner) waitReplaced(ctx context.Context, o *Outcome, pidfd int) {
 			o.fail(Failed, fmt.Errorf("%s: it ended instead of replacing itself", o.Name))
 			return
 		}
-		var left []Process
+		var old *stale.Process
 		if err == nil {
-			left, err = r.stillStale(ctx, main)
+			old, err = r.findOld(ctx, o.Processes[0])
 		}
 		fresh++
-		if err != nil || len(left) > 0 {
+		if err != nil || old != nil {
 			fresh = 0
+		}
+		if old != nil && old.Reexec != nil {
+			if why := keeps(before, last, *old.Reexec); why != "" {
+				o.fail(StillOld, fmt.Errorf("%s: %s; what it has logged says why", o.Name, why))
+				return
+			}
+			last = *old.Reexec
 		}
 		if fresh == 1 {
 			pause = 50 * time.Millisecond
@@ -145,6 +158,35 @@ func (r *runner) waitReplaced(ctx context.Context, o *Outcome, pidfd int) {
 	}
 	// Those that it has started are its business; but they are waited for.
 	r.waitCurrent(ctx, o, r.Linger)
+}
+
+// findOld looks at a process; nil if it is not stale, or is not there.
+func (r *runner) findOld(ctx context.Context, p Process) (*stale.Process, error) {
+	report, err := r.Find(ctx, []int{p.PID})
+	if err != nil {
+		return nil, err
+	}
+	for i, found := range report.Processes {
+		if found.PID == p.PID && found.Ticks == p.ticks && isBad(found.Verdict()) {
+			return &report.Processes[i], nil
+		}
+	}
+	return nil, nil
+}
+
+// keeps says why a process that was asked to replace itself, and is stale, is not
+// going to: by what it said of itself before it was asked, when it was looked at
+// last, and now. A generation counts if it was seen twice: the files that were
+// looked at in between are then its own. Two more than before are one that was
+// tried, and one that took over from it again (docs/reexec-protocol.md).
+func keeps(before, last, now stale.Reexec) string {
+	switch {
+	case now.Generation == before.Generation && now.Rejected > before.Rejected:
+		return "it has rejected the new code, and goes on with the old"
+	case now.Generation == last.Generation && now.Generation >= before.Generation+2:
+		return "the new code did not get ready, and the old has taken over again"
+	}
+	return ""
 }
 
 // hasEnded says that a process is gone: its descriptor is readable

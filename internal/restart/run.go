@@ -252,6 +252,10 @@ func (r *runner) blame(pid int, unit string, h home, d Process) {
 	}
 	for i := range r.result.Steps {
 		o := &r.result.Steps[i]
+		if o.State == Done && o.Method == BySignal && o.Processes[0].PID == pid && o.Processes[0].ticks == d.ticks {
+			o.fail(StillOld, fmt.Errorf("%s: it had replaced itself, and runs old code again; what it has logged says why", o.Name))
+			r.result.Healthy = false
+		}
 		if o.State != Done || o.Method != ByUnit {
 			continue
 		}

@@ -81,6 +81,8 @@ func parseReexec(text []byte) (x *Reexec, pid int, ok bool) {
 			pid = n
 		case "generation":
 			x.Generation = n
+		case "rejected":
+			x.Rejected = n
 		case "signal":
 			if n > 64 {
 				return nil, 0, false

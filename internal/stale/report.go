@@ -161,6 +161,8 @@ type Reexec struct {
 	Signal     int  `json:"signal"`     // which one makes it upgrade
 	Generation int  `json:"generation"` // how often it has replaced itself
 	Sealed     bool `json:"sealed"`     // nobody can have changed it since
+
+	Rejected int `json:"rejected,omitempty"` // how often it was asked and has rejected the new code, since this generation began
 }
 
 // HeldFile is a file that no directory has any more, and whose space is free

@@ -1,6 +1,8 @@
 /* A service for tests: server VERB...
  *   port=N     answers HTTP on 127.0.0.1:N with STATUS
  *   reexec     says that it can replace itself by SIGUSR2, and does
+ *   rejects    says so, looks at the new code and rejects it
+ *   takenback  says so, executes the new code, which goes back to the old
  *   deaf       says so and does not;  quits: says so and ends
  *   reload     replaces itself on SIGHUP
  *   child      has a child that runs the same file
@@ -45,14 +47,16 @@ static int has(char **argv, const char *verb) {
 	return 0;
 }
 
-static void announce(void) {
+static void announce(int rejected) {
+	static int fd = -1;
 	char text[200];
 	const char *old = getenv("GENERATION");
-	int generation = old ? atoi(old) + 1 : 1;
+	int generation = (old ? atoi(old) : 0) + !rejected;
 	snprintf(text, sizeof text, "%d", generation);
 	setenv("GENERATION", text, 1);
-	int fd = memfd_create("moult-reexec", MFD_CLOEXEC | MFD_ALLOW_SEALING);
-	int n = snprintf(text, sizeof text, "moult-reexec 1\npid %d\ngeneration %d\nsignal %d\n", getpid(), generation, SIGUSR2);
+	if (fd >= 0) close(fd);
+	fd = memfd_create("moult-reexec", MFD_CLOEXEC | MFD_ALLOW_SEALING);
+	int n = snprintf(text, sizeof text, "moult-reexec 1\npid %d\ngeneration %d\nsignal %d\nrejected %d\n", getpid(), generation, SIGUSR2, rejected);
 	if (write(fd, text, n) != n) exit(2);
 	fcntl(fd, F_ADD_SEALS, F_SEAL_SEAL | F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_WRITE);
 }
@@ -64,9 +68,17 @@ int main(int argc, char **argv) {
 	sigset_t none;
 	sigemptyset(&none);
 	sigprocmask(SIG_SETMASK, &none, NULL);
-	if (has(argv, "reexec") || has(argv, "deaf") || has(argv, "quits")) {
+	if (has(argv, "reexec") || has(argv, "deaf") || has(argv, "quits") || has(argv, "rejects") || has(argv, "takenback")) {
 		sigaction(SIGUSR2, &sa, NULL);
-		announce();
+		announce(0);
+		const char *previous = getenv("PREVIOUS");
+		if (previous) { /* the new code, which is no good */
+			char link[64];
+			snprintf(link, sizeof link, "/proc/self/fd/%s", previous);
+			unsetenv("PREVIOUS");
+			execv(link, argv);
+			return 5;
+		}
 	}
 	if (has(argv, "load=") && !dlopen(argv[has(argv, "load=")] + 5, RTLD_NOW)) return 7;
 	if (has(argv, "reload")) sigaction(SIGHUP, &sa, NULL);
@@ -91,6 +103,16 @@ int main(int argc, char **argv) {
 		struct pollfd p = {.fd = sock, .events = POLLIN};
 		int n = poll(&p, 1, die ? atoi(argv[die] + 4) : -1);
 		if (upgrade && has(argv, "quits")) return 4;
+		if (upgrade && has(argv, "rejects")) {
+			upgrade = 0;
+			announce(1);
+			continue;
+		}
+		if (upgrade && has(argv, "takenback")) {
+			char number[16];
+			snprintf(number, sizeof number, "%d", open("/proc/self/exe", O_PATH));
+			setenv("PREVIOUS", number, 1);
+		}
 		if (upgrade && !has(argv, "deaf")) {
 			execv(argv[0], argv);
 			return 5;

@@ -1,0 +1,47 @@
+package reexec_test
+
+import (
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// TestAskedInVain: who has asked for an upgrade that is rejected is told so by
+// what the program shows of itself; what it has rejected unasked is no answer.
+func TestAskedInVain(t *testing.T) {
+	t.Parallel()
+	s := startServer(t, config{})
+	program(t, s.exe+".new", trailer{Version: 2})
+	os.Chmod(s.exe+".new", 0o644)
+	os.Rename(s.exe+".new", s.exe)
+	s.wait("event rejected ")
+	for _, want := range []string{"\nrejected 0\n", "\nrejected 1\n", "\nrejected 2\n"} {
+		for deadline := time.Now().Add(20 * time.Second); ; time.Sleep(5 * time.Millisecond) {
+			text, n := shownInfo(s.cmd.Process.Pid)
+			if strings.Contains(text, want) && n == 1 {
+				break
+			}
+			if time.Now().After(deadline) {
+				t.Fatalf("it shows %q in %d files, want %q in one", text, n, want)
+			}
+		}
+		s.cmd.Process.Signal(unix.SIGUSR2)
+	}
+}
+
+// shownInfo is what a process shows of itself, and in how many files.
+func shownInfo(pid int) (text string, n int) {
+	all, _ := filepath.Glob(fmt.Sprintf("/proc/%d/fd/*", pid))
+	for _, fd := range all {
+		if to, err := os.Readlink(fd); err == nil && to == "/memfd:moult-reexec (deleted)" {
+			data, _ := os.ReadFile(fd)
+			text, n = string(data), n+1
+		}
+	}
+	return text, n
+}
