@@ -7,6 +7,7 @@ import (
 	"time"
 	"unicode/utf8"
 
+	"moult.example/internal/restart"
 	"moult.example/internal/stale"
 )
 
@@ -123,7 +124,7 @@ func (v psView) files(p stale.Process, now time.Time) []string {
 		}
 		if part.target == "" {
 			shown++
-			out = append(out, v.fileLine(word+plain(part.files[0].Path), part.change)...)
+			out = append(out, v.fileLine(word+publicName(part.files[0].Path), part.change)...)
 			continue
 		}
 		var names []string
@@ -139,14 +140,17 @@ func (v psView) files(p stale.Process, now time.Time) []string {
 	return out
 }
 
-// nameInRelease is what a release calls a file of a target, which its loader may
-// have found as T/.moult/live/bin/../lib/x.
+// nameInRelease is what a release calls a file of a target.
 func nameInRelease(target, file string) string {
-	if name, below := strings.CutPrefix(path.Clean(file), strings.TrimSuffix(target, "/")+"/"); below {
-		return strings.TrimPrefix(name, ".moult/live/")
+	if name, below := strings.CutPrefix(path.Clean(restart.PublicPath(file)), strings.TrimSuffix(target, "/")+"/"); below {
+		return name
 	}
 	return file
 }
+
+// publicName is a path before people: what the loader of a program of an owned
+// target has found is T/.moult/live/bin/../lib/x.
+func publicName(file string) string { return plain(restart.PublicPath(file)) }
 
 // fileLine is a name and what is to be told of it, on two lines if one is too
 // short.
@@ -166,7 +170,7 @@ func (v psView) allFiles(p stale.Process, now time.Time) []string {
 		if f.Verdict == stale.None {
 			continue
 		}
-		say("", fmt.Sprintf("%s %s: %s", strings.ToUpper(string(f.Verdict)), f.Kind, plain(f.Path)))
+		say("", fmt.Sprintf("%s %s: %s", strings.ToUpper(string(f.Verdict)), f.Kind, publicName(f.Path)))
 		if change := psChange(f); change != f.Why {
 			say("  ", change)
 		}
@@ -243,11 +247,11 @@ func suspicions(p stale.Process, now time.Time) (texts []string) {
 			continue
 		}
 		for _, note := range f.Notes {
-			texts = append(texts, plain(f.Path)+": "+note+sinceText(now, f.Since))
+			texts = append(texts, publicName(f.Path)+": "+note+sinceText(now, f.Since))
 		}
 	}
 	for _, h := range p.Hints {
-		texts = append(texts, plain(h.Path)+": "+h.Why+sinceText(now, h.Since))
+		texts = append(texts, publicName(h.Path)+": "+h.Why+sinceText(now, h.Since))
 	}
 	return texts
 }

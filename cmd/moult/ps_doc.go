@@ -4,6 +4,7 @@ import (
 	"time"
 
 	"moult.example/internal/deploy"
+	"moult.example/internal/restart"
 	"moult.example/internal/stale"
 )
 
@@ -72,7 +73,8 @@ type psOrigin struct {
 }
 
 type psFile struct {
-	Path        deploy.Path `json:"path"`
+	Path        deploy.Path `json:"path"`            // as people know it
+	Loads       deploy.Path `json:"loads,omitempty"` // as the loader would, if that is another one
 	Mapped      deploy.Path `json:"mapped"`
 	Kind        string      `json:"kind"`
 	Verdict     string      `json:"verdict,omitempty"`
@@ -129,13 +131,17 @@ func psProcessOf(p stale.Process) psProcess {
 		Verdict: string(p.Verdict()), Since: utc(psSince(p)), Runs: psOriginOf(p.Runs), Gets: psOriginOf(p.Gets), Files: []psFile{},
 	}
 	for _, f := range p.Files {
+		public, loads := restart.PublicPath(f.Path), ""
+		if f.Path != public {
+			loads = f.Path
+		}
 		d.Files = append(d.Files, psFile{
-			Path: deploy.Path(f.Path), Mapped: deploy.Path(f.Mapped), Kind: string(f.Kind), Verdict: string(f.Verdict), Since: utc(f.Since),
+			Path: deploy.Path(public), Loads: deploy.Path(loads), Mapped: deploy.Path(f.Mapped), Kind: string(f.Kind), Verdict: string(f.Verdict), Since: utc(f.Since),
 			Why: f.Why, Notes: f.Notes, RunsBuildID: f.RunsBuildID, GetsBuildID: f.GetsBuildID, Runs: psOriginOf(f.Runs), Gets: psOriginOf(f.Gets),
 		})
 	}
 	for _, h := range p.Hints {
-		d.Hints = append(d.Hints, psHint{string(h.Kind), deploy.Path(h.Path), utc(h.Since), h.Why})
+		d.Hints = append(d.Hints, psHint{string(h.Kind), deploy.Path(restart.PublicPath(h.Path)), utc(h.Since), h.Why})
 	}
 	if r := p.Reexec; r != nil {
 		d.Reexec = &psReplace{r.Protocol, r.Signal, r.Generation, r.Sealed}

@@ -134,7 +134,7 @@ func psChangeLines(last, found psFound, first bool) []byte {
 		var names []string
 		for _, x := range p.Files {
 			if x.Verdict != stale.None {
-				names = append(names, plain(x.Path))
+				names = append(names, publicName(x.Path))
 			}
 		}
 		text := strings.Join(names[:min(len(names), fewFiles)], ", ")

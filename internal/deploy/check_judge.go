@@ -148,8 +148,12 @@ func (l *Laid) finding(f *linkcheck.Finding, outside, before bool) LinkFinding {
 	return g
 }
 
-// shown is the name of a file for people: in the release if it is there.
+// shown is the name of a file for people: in the release if it is there, and
+// not below a generation.
 func (l *Laid) shown(path string) Path {
+	if target, _, rest, ok := cutGeneration(path); ok && rest != "" {
+		path = filepath.Clean(target + rest)
+	}
 	for _, base := range []string{l.base, l.target} {
 		if rest, ok := strings.CutPrefix(path, base+"/"); ok && base != "" {
 			return Path(rest)

@@ -45,7 +45,7 @@ func named(patterns []string, p stale.Process, unit string) string {
 	exe := exePath(p)
 	i := slices.IndexFunc(patterns, func(pattern string) bool {
 		return unit != "" && release.Wild(pattern, unit) ||
-			exe != "" && (release.Wild(pattern, exe) || release.Wild(pattern, publicPath(exe)) || release.Wild(pattern, path.Base(exe))) ||
+			exe != "" && (release.Wild(pattern, exe) || release.Wild(pattern, PublicPath(exe)) || release.Wild(pattern, path.Base(exe))) ||
 			p.Comm != "" && release.Wild(pattern, p.Comm)
 	})
 	if i < 0 {

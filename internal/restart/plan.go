@@ -331,7 +331,7 @@ func describe(p stale.Process, unit string) Process {
 	}
 	for _, f := range p.Files {
 		if isBad(f.Verdict) {
-			d.Files = append(d.Files, f.Path)
+			d.Files = append(d.Files, PublicPath(f.Path))
 		}
 	}
 	return d

@@ -292,8 +292,9 @@ func TestPublicPath(t *testing.T) {
 	for path, wanted := range map[string]string{
 		"/opt/app/.moult/generations/41/bin/x": "/opt/app/bin/x", "/opt/app/.moult/live/bin/x": "/opt/app/bin/x",
 		"/opt/app/.moult/generations/41": "/opt/app/.moult/generations/41", "/opt/app/bin/x": "/opt/app/bin/x", "": "",
+		"/opt/app/.moult/live/bin/../lib/x": "/opt/app/lib/x", "/usr/lib/../lib/x": "/usr/lib/../lib/x",
 	} {
-		want(t, path, publicPath(path), wanted)
+		want(t, path, PublicPath(path), wanted)
 	}
 }
 

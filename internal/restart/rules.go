@@ -6,6 +6,7 @@ import (
 	"io"
 	"io/fs"
 	"os"
+	"path"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -118,7 +119,7 @@ func (o Options) ruleFor(p stale.Process, unit string) (*Rule, int) {
 func pathsFor(p stale.Process, target string) []string {
 	var paths []string
 	add := func(path string) {
-		public := publicPath(path)
+		public := PublicPath(path)
 		if target != "" {
 			if below, ok := strings.CutPrefix(public, target+"/"); ok {
 				paths = append(paths, below)
@@ -143,21 +144,23 @@ func pathsFor(p stale.Process, target string) []string {
 // exePath is the executable without what the kernel adds when it is deleted.
 func exePath(p stale.Process) string { return strings.TrimSuffix(p.Exe, " (deleted)") }
 
-// publicPath is a path below a generation as people know it: below its target.
-func publicPath(path string) string {
-	target, below, ok := strings.Cut(path, "/.moult/")
+// PublicPath is a path below a generation as people know it: below its target,
+// without "..", which the loader leaves in what it finds by way of $ORIGIN. Any
+// other path is returned as it is.
+func PublicPath(name string) string {
+	target, below, ok := strings.Cut(name, "/.moult/")
 	if !ok {
-		return path
+		return name
 	}
 	if rest, ok := strings.CutPrefix(below, "live/"); ok {
-		return target + "/" + rest
+		return path.Clean(target + "/" + rest)
 	}
 	if rest, ok := strings.CutPrefix(below, "generations/"); ok {
 		if _, rest, ok := strings.Cut(rest, "/"); ok {
-			return target + "/" + rest
+			return path.Clean(target + "/" + rest)
 		}
 	}
-	return path
+	return name
 }
 
 // belongs says that a process runs files of a target, or ran them before they
