@@ -52,6 +52,9 @@ func writeHistory(w io.Writer, records []deploy.Record) {
 		row("WHEN", "WHO", "JOB", "FROM", "TO", "RELEASE", "VERSION", "RESULT")
 		for _, r := range records {
 			result := r.Result
+			if r.Because != "" {
+				result += ", rolled back: " + oneLine(r.Because)
+			}
 			if r.Note != "" {
 				result += ": " + oneLine(r.Note)
 			}

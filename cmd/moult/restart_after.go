@@ -100,7 +100,7 @@ func (a *app) goBack(ctx context.Context, t *deploy.Target, f *restartFlags, don
 		return fmt.Errorf("%w; there was no rollback: %w", because, err)
 	}
 	a.remark("not well, going back to %s: %s", generation(was.From), oneLine(cause.Error()))
-	back, err := t.Rollback(context.WithoutCancel(ctx), deploy.RollbackOptions{Name: was.Name, Generation: was.From})
+	back, err := t.Rollback(context.WithoutCancel(ctx), deploy.RollbackOptions{Name: was.Name, Generation: was.From, Because: "not healthy"})
 	a.progress.finish()
 	if err != nil && !changed(err) {
 		return fmt.Errorf("%w; it is still live, as the rollback failed: %w", because, err)

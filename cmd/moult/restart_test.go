@@ -162,6 +162,13 @@ func TestApplyRestart(t *testing.T) {
 		mentions(t, errs, "generation 2 is live again, and that is not well either: ")
 		s.runsVersion("2")
 
+		// What is no good does not come back unless it is named.
+		out, _ = s.moult(0, "history", s.target)
+		mentions(t, out, "done, rolled back: not healthy")
+		out, errs = s.moult(0, "rollback", "--dry-run", s.target)
+		mentions(t, out, "generation 1 can be live again")
+		mentions(t, errs, "which a rollback has left: not healthy: passed over")
+
 		// The same release once more: it is live, and nothing of it is this
 		// command's, so nothing is taken back.
 		out, errs = s.moult(4, "apply", "--restart", "--health", "false", "--health-timeout", "400ms", s.release("2", okStatus), s.target)

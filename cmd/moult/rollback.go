@@ -17,8 +17,10 @@ func newRollbackCommand(a *app) *cobra.Command {
 		Use:   "rollback [FLAGS] TARGET [GENERATION]",
 		Short: "make an earlier generation live again",
 		Long: `Make an earlier generation live again: the one that was live before this one,
-or the one of that number. It is verified first, byte for byte. Processes that
-still run its files are no longer stale: they are the same inodes.`,
+or the one of that number. One that a rollback of apply --health has left is
+passed over, unless its number is given. The generation is verified first, byte
+for byte. Processes that still run its files are no longer stale: they are the
+same inodes.`,
 		Example: `  moult rollback /opt/app
   moult rollback /opt/app 40
   moult rollback --dry-run /opt/app    can it be done?`,
@@ -40,6 +42,7 @@ still run its files are no longer stale: they are the same inodes.`,
 				if !o.DryRun || err != nil {
 					return a.finish(cmd.Context(), t, &after, r, err)
 				}
+				a.remarkResult(r)
 				if err := a.print(r, func(w io.Writer) {
 					fmt.Fprintf(w, "%s: %s can be live again%s\n", r.Target.Quoted(), generation(r.Generation), identity(r.Name, r.Version, r.Release))
 				}); err != nil {

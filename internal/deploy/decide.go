@@ -12,6 +12,7 @@ import (
 type commitHow struct {
 	job     string // jobCommit, jobRollback, jobAdopt
 	noHooks bool
+	because string // why the live generation is left, for the history
 	adopt   []string
 	ops     []op // shared: nil are those that were staged
 	wait    []op // shared: removals for gc
@@ -191,7 +192,7 @@ func (s *state) commitLocked(ctx context.Context, n int, res *Result, how commit
 		}()
 	}
 	j := s.newJournal(how.job, res.From, n, m)
-	j.NoHooks, j.Ops, j.Defer = how.noHooks, how.ops, how.wait
+	j.NoHooks, j.Because, j.Ops, j.Defer = how.noHooks, how.because, how.ops, how.wait
 	for _, name := range how.adopt {
 		j.Adopt = append(j.Adopt, Path(name))
 	}
@@ -302,7 +303,7 @@ func (s *state) settle(j *journal, m *release.Manifest, done outcome, note strin
 		warnings, err = s.runAfter(j, m)
 	}
 	r := s.t.newRecord(j.Job, j.From, j.Generation)
-	r.Release, r.Version, r.Note = j.Release, j.Version, note
+	r.Release, r.Version, r.Because, r.Note = j.Release, j.Version, j.Because, note
 	if note != "" {
 		r.Command, r.User = j.Command, j.User
 	}

@@ -155,6 +155,48 @@ func TestOwned(t *testing.T) {
 	}
 }
 
+// TestRollbackPasses: what a rollback has left because it is no good does not
+// come back by a rollback that does not name it.
+func TestRollbackPasses(t *testing.T) {
+	for _, layout := range []Layout{Owned, Shared} {
+		t.Run(string(layout), func(t *testing.T) {
+			dir := filepath.Join(t.TempDir(), "app")
+			target := open(t, dir)
+			rollback := func(o RollbackOptions, version string, warnings int) {
+				t.Helper()
+				res, err := target.Rollback(t.Context(), o)
+				must(t, err)
+				want(t, dir, tree{"VERSION": version})
+				if len(res.Warnings) != warnings {
+					t.Errorf("warnings: got %q, want %d", res.Warnings, warnings)
+				}
+			}
+			bad := RollbackOptions{Generation: -1, Because: "not healthy"}
+			plain := RollbackOptions{Generation: -1}
+			apply(t, target, v1, ApplyOptions{Layout: layout})
+			apply(t, target, v2, ApplyOptions{})
+			rollback(bad, "1", 0)
+			if layout == Owned { // in a shared one, generation 0 is before
+				_, err := target.Rollback(t.Context(), plain)
+				if !errors.Is(err, ErrNoGeneration) || !strings.Contains(err.Error(), "before 1 but 2, which a rollback has left: not healthy") {
+					t.Errorf("got %v, want that there is none but 2", err)
+				}
+			}
+			rollback(RollbackOptions{Generation: 2}, "2", 0)
+			rollback(plain, "1", 0)
+			rollback(plain, "2", 0) // the last time it was left for no reason
+			apply(t, target, tree{"VERSION": "3"}, ApplyOptions{})
+			rollback(bad, "2", 0)
+			rollback(plain, "1", 1) // and not 3
+			records, err := target.History("")
+			must(t, err)
+			if r := records[len(records)-2]; r.Job != "rollback" || r.Because != "not healthy" {
+				t.Errorf("history: got %+v, want why", r)
+			}
+		})
+	}
+}
+
 func TestShared(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), "local")
 	must(t, os.MkdirAll(dir+"/bin", 0o755))

@@ -157,7 +157,7 @@ func (s *state) candidates(r Retention, c *Collection) ([]int, error) {
 	if err != nil || live == noGeneration {
 		return nil, err
 	}
-	prev, err := s.previous(live)
+	prev, _, err := s.previous(live)
 	if err != nil {
 		return nil, err
 	}

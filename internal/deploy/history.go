@@ -28,6 +28,7 @@ type Record struct {
 	Version string    `json:"version,omitempty"`
 	Result  string    `json:"result"` // done, undone, conflict, after-failed
 	Note    string    `json:"note,omitempty"`
+	Because string    `json:"because,omitempty"` // of a rollback: why generation From is no good, if it was left for that
 }
 
 // newRecord fills in who and when.

@@ -45,6 +45,7 @@ type journal struct {
 	User       string    `json:"user"`
 	Command    string    `json:"command,omitempty"`
 	NoHooks    bool      `json:"no_hooks,omitempty"`
+	Because    string    `json:"because,omitempty"`
 
 	Adopt  []Path      `json:"adopt,omitempty"`  // owned: top-level names to exchange with links
 	Ops    []op        `json:"ops,omitempty"`    // shared, in this order

@@ -15,9 +15,10 @@ import (
 // RollbackOptions say where to go back to.
 type RollbackOptions struct {
 	Name       string
-	Generation int  // -1: the one that was live before
-	NoHooks    bool // run no hook, ldconfig or systemctl
-	DryRun     bool // check that it can be done, and change nothing
+	Generation int    // -1: the one that was live before, but for those that a rollback with Because has left
+	NoHooks    bool   // run no hook, ldconfig or systemctl
+	DryRun     bool   // check that it can be done, and change nothing
+	Because    string // why the live generation is no good, for the history: "not healthy"; "" if nobody says so
 }
 
 // Rollback makes an earlier generation live again, after it has been verified
@@ -49,7 +50,7 @@ func (t *Target) Rollback(ctx context.Context, o RollbackOptions) (Result, error
 // done; but for a dry run it lays out what the commit needs.
 func (s *state) prepareRollback(ctx context.Context, o RollbackOptions, res *Result) (n int, how commitHow, err error) {
 	res.Job = "rollback"
-	if n, err = s.rollbackTo(o.Generation, res.From); err != nil {
+	if n, err = s.rollbackTo(o.Generation, res); err != nil {
 		return n, how, err
 	}
 	if err := s.summarise(n, res); err != nil {
@@ -59,7 +60,7 @@ func (s *state) prepareRollback(ctx context.Context, o RollbackOptions, res *Res
 		res.Unchanged = true
 		return n, how, nil
 	}
-	how = commitHow{job: jobRollback, noHooks: o.NoHooks}
+	how = commitHow{job: jobRollback, noHooks: o.NoHooks, because: o.Because}
 	if s.layout == Owned {
 		if err := s.readyOwned(ctx, n, res, o.DryRun); err != nil {
 			return n, how, err
@@ -89,17 +90,24 @@ func (t *Target) tryRollback(ctx context.Context, o RollbackOptions) (res Result
 }
 
 // rollbackTo finds the generation to go back to.
-func (s *state) rollbackTo(n, live int) (int, error) {
+func (s *state) rollbackTo(n int, res *Result) (int, error) {
+	live := res.From
 	if live == noGeneration {
 		return 0, fmt.Errorf("%s: nothing is live here: %w", s.t.path, ErrNoGeneration)
 	}
 	if n < 0 {
-		prev, err := s.previous(live)
+		prev, passed, err := s.previous(live)
 		if err != nil {
 			return 0, err
 		}
+		if prev == noGeneration && len(passed) > 0 {
+			return 0, fmt.Errorf("%s: %w before %d but %s; its number goes there all the same", s.t.path, ErrNoGeneration, live, passed[0])
+		}
 		if prev == noGeneration {
 			return 0, fmt.Errorf("%s: %w before %d", s.t.path, ErrNoGeneration, live)
+		}
+		for _, p := range passed {
+			res.Warnings = append(res.Warnings, fmt.Sprintf("generation %s: passed over; its number goes there all the same", p))
 		}
 		return prev, nil
 	}
@@ -110,31 +118,68 @@ func (s *state) rollbackTo(n, live int) (int, error) {
 	return n, nil
 }
 
+// passedOver is a generation that nobody wants back who does not say so.
+type passedOver struct {
+	n       int
+	because string
+}
+
+func (p passedOver) String() string {
+	return fmt.Sprintf("%d, which a rollback has left: %s", p.n, p.because)
+}
+
 // previous is the generation that was live before this one: what the last
 // commit came from, or, where the history does not say, the highest below it.
-func (s *state) previous(live int) (int, error) {
+// What was left for a reason is passed over.
+func (s *state) previous(live int) (n int, passed []passedOver, err error) {
 	records, err := s.history()
 	if err != nil {
-		return noGeneration, err
+		return noGeneration, nil, err
+	}
+	why := badOnes(records)
+	no := func(n int) bool {
+		p := passedOver{n, why[n]}
+		if p.because != "" && !slices.Contains(passed, p) {
+			passed = append(passed, p)
+		}
+		return p.because != ""
 	}
 	for _, r := range slices.Backward(records) {
-		switch r.Job {
-		case jobCommit, jobRollback, jobAdopt:
-			if r.To == live && r.From != live && r.Result != "undone" && exists(s.abs(genDir(r.From))) {
-				return r.From, nil
-			}
+		if r.switched() && r.To == live && r.From != live && exists(s.abs(genDir(r.From))) && !no(r.From) {
+			return r.From, passed, nil
 		}
 	}
 	ns, err := s.generations()
 	if err != nil {
-		return noGeneration, err
+		return noGeneration, nil, err
 	}
 	for _, n := range slices.Backward(ns) {
-		if n < live && s.committed(n) {
-			return n, nil
+		if n < live && s.committed(n) && !no(n) {
+			return n, passed, nil
 		}
 	}
-	return noGeneration, nil
+	return noGeneration, passed, nil
+}
+
+// badOnes are the generations that were left for a reason when they were left
+// last, and why.
+func badOnes(records []Record) map[int]string {
+	why := map[int]string{}
+	for _, r := range records {
+		if r.switched() {
+			why[r.From] = r.Because
+		}
+	}
+	return why
+}
+
+// switched says that another generation is live since.
+func (r Record) switched() bool {
+	switch r.Job {
+	case jobCommit, jobRollback, jobAdopt:
+		return r.Result != "undone"
+	}
+	return false
 }
 
 // readyOwned verifies the generation, and takes over into it what the user has

@@ -82,7 +82,7 @@ func (s *state) status() (Status, error) {
 	}
 	prev := noGeneration
 	if st.Live != noGeneration {
-		if prev, err = s.previous(st.Live); err != nil {
+		if prev, _, err = s.previous(st.Live); err != nil {
 			return st, err
 		}
 	}
