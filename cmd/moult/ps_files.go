@@ -171,7 +171,7 @@ func (v psView) fileLines(r *stale.FileReport, older psEarlier, now time.Time) [
 		lines[0] = strings.TrimRight(fmt.Sprintf("  %-11s  %s  %s", x.what, v.styled(fmt.Sprintf("%-8s", word), style), strings.TrimLeft(lines[0], " ")), " ")
 		out = append(out, lines...)
 	}
-	if unseen := v.unseen(len(r.Unreadable), r.Hidden, ", and may use it too"); len(unseen) > 0 {
+	if unseen := v.unseen(r.Unreadable, r.Hidden, ", and may use it too"); len(unseen) > 0 {
 		out = append(append(out, ""), unseen...)
 	}
 	return out

@@ -264,20 +264,34 @@ func (v psView) summary(found psFound, f *psFlags) []string {
 		}
 		out = append(out, v.wrap("", fmt.Sprintf("moult restart --dry-run%s says what would bring %s to the new code.", target, them(n)))...)
 	}
-	return append(out, v.unseen(len(found.Unreadable), found.Hidden, "")...)
+	return append(out, v.unseen(found.Unreadable, found.Hidden, "")...)
 }
 
 // unseen says what this user was not shown.
-func (v psView) unseen(unreadable int, hidden bool, and string) (out []string) {
+func (v psView) unseen(unreadable []int, hidden bool, and string) (out []string) {
 	end := and + "; root sees more."
 	if v.root {
 		end = and + "."
 	}
-	if unreadable > 0 {
-		out = append(out, v.wrap("", plural(unreadable, "process", "processes")+" could not be looked into"+end)...)
+	if n := len(unreadable); n > 0 {
+		which := ""
+		if v.verbose {
+			which = " (" + somePIDs(unreadable) + ")"
+		}
+		out = append(out, v.wrap("", plural(n, "process", "processes")+which+" could not be looked into"+end)...)
 	}
 	if hidden {
 		out = append(out, v.wrap("", "/proc does not show the processes of other users"+end)...)
 	}
 	return out
+}
+
+// somePIDs names the first of many processes.
+func somePIDs(all []int) string {
+	const few = 8
+	text := "pid " + strings.ReplaceAll(numbers(all[:min(len(all), few)]), " ", ", ")
+	if more := len(all) - few; more > 0 {
+		text += fmt.Sprintf(" and %d more", more)
+	}
+	return text
 }
