@@ -81,6 +81,8 @@ type checker struct {
 	result     *Report
 	index      map[findingIndex]int
 	references int64
+	probes     int
+	mostProbes int
 	epoch      uint32
 	hosted     map[*object]bool // judged in a program
 
@@ -103,7 +105,7 @@ func newChecker(o Options, shrunk map[fileID]bool) (*checker, error) {
 	return &checker{
 		o: o, tree: t, objects: newObjects(t, shrunk), systems: map[systemKey]*system{}, caches: map[string]cacheResult{},
 		plain: map[plainKey]found{}, result: &Report{}, index: map[findingIndex]int{}, hosted: map[*object]bool{},
-		subs: map[subdirsKey][]string{}, listed: map[string][]string{},
+		subs: map[subdirsKey][]string{}, listed: map[string][]string{}, mostProbes: 20 * maxProbes,
 	}, nil
 }
 
@@ -115,6 +117,7 @@ type job struct {
 
 func (c *checker) run(ctx context.Context, paths []string) error {
 	plugins, hosts := c.plugins()
+	c.mostProbes += probesEach * len(paths)
 	var libraries []job
 	done := map[string]bool{}
 	for _, p := range paths {

@@ -7,6 +7,7 @@ import (
 	"encoding/binary"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"testing"
 )
@@ -240,4 +241,36 @@ func FuzzReport(f *testing.F) {
 			t.Errorf("got %+v, %v, want %+v", again, ok, r)
 		}
 	})
+}
+
+// Many files that each ask for as much as one may are not worth more time than
+// their number is: what is left of the work for all is shared.
+func TestWorkForAll(t *testing.T) {
+	root := t.TempDir()
+	var dirs, names []string
+	for i := range 1000 {
+		dirs = append(dirs, "/nowhere/"+strconv.Itoa(i))
+	}
+	for i := range 20 {
+		names = append(names, "libnone.so."+strconv.Itoa(i))
+	}
+	put(t, root, "lib/libmuch.so", tiny{runpath: strings.Join(dirs, ":"), needed: names})
+	for _, done := range []int{0, 20 * maxProbes} {
+		c, err := newChecker(Options{Root: root}, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		c.probes = done
+		err = c.run(context.Background(), []string{"/lib/libmuch.so"})
+		c.objects.close()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got, want := c.result.Findings[0].Problem == BadFile, done > 0; got != want {
+			t.Errorf("after %d: got %+v, want it given up: %v", done, c.result.Findings[0], want)
+		}
+		if c.probes > done+probesEach+len(names)*len(dirs) {
+			t.Errorf("after %d: got %d more", done, c.probes-done)
+		}
+	}
 }

@@ -168,8 +168,12 @@ func (s *loadSet) need(name string, loader *loaded) (*loaded, []string) {
 		})
 		return nil, nil
 	}
-	if f.o == nil {
+	if f.o == nil && !s.tooMuch() {
 		return nil, searched
+	}
+	if f.o == nil {
+		s.giveUp()
+		return nil, nil
 	}
 	if l := s.files[f.o]; l != nil {
 		s.know(l, name)
@@ -179,14 +183,19 @@ func (s *loadSet) need(name string, loader *loaded) (*loaded, []string) {
 	if loader != nil {
 		l.depth = loader.depth + 1
 	}
-	if l.depth > maxDepth || len(s.list) >= maxLoaded || s.probes > maxProbes {
-		s.failed = true
-		s.c.report(s, Finding{Problem: BadFile, Severity: Break, Object: s.asked, Detail: errTooMuch.Error()})
+	if l.depth > maxDepth || len(s.list) >= maxLoaded || s.tooMuch() {
+		s.giveUp()
 		return nil, nil
 	}
 	s.know(l, name)
 	s.add(l)
 	return l, nil
+}
+
+// giveUp ends a load set that asks for more than is looked for.
+func (s *loadSet) giveUp() {
+	s.failed = true
+	s.c.report(s, Finding{Problem: BadFile, Severity: Break, Object: s.asked, Detail: errTooMuch.Error()})
 }
 
 // maxDepth bounds the chain of loaders whose run paths count.

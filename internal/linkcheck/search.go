@@ -295,7 +295,9 @@ func (s *loadSet) tryDir(dir, name string) (found, bool) {
 // try says whether the loader takes this file, or stops at it. One of another
 // class or machine is passed over, as one that is not there.
 func (s *loadSet) try(p string) (found, bool) {
-	if s.probes++; s.probes > maxProbes {
+	s.probes++
+	s.c.probes++
+	if s.tooMuch() {
 		return found{}, false
 	}
 	o, err := s.c.objects.open(p)
@@ -333,6 +335,13 @@ var errMachine = &FormatError{"for another machine"}
 var errByteOrder = &FormatError{"the other byte order"}
 var errNotLoadable = &FormatError{"neither a program nor a shared library"}
 
+// tooMuch says that no more is looked for: in this program, or in all together.
+func (s *loadSet) tooMuch() bool { return s.probes > maxProbes || s.c.probes > s.c.mostProbes }
+
 // maxProbes is how many files are tried for one program: some hundreds are
 // usual, and a hostile file can ask for any number.
 const maxProbes = 200_000
+
+// probesEach is how many files are tried for each of the files that are checked,
+// on average, beside twenty times maxProbes for all.
+const probesEach = 5000
