@@ -70,6 +70,7 @@ func diagnose(err error) diagnosis {
 	var refused *deploy.RefusedError
 	var command *commandError
 	var ask *askError
+	var operand *operandError
 	switch {
 	case errors.As(err, &command):
 		d.Status = command.status()
@@ -85,6 +86,8 @@ func diagnose(err error) diagnosis {
 		d.Status, d.Hint = statusUnfinished, "moult ps shows who runs what, moult status what is live"
 	case errors.As(err, &ask):
 		d.Hint = "--yes does all that was shown; --deny leaves out what it matches"
+	case errors.As(err, &operand) && errors.Is(err, fs.ErrNotExist):
+		d.Hint = "want a TARGET, which moult targets lists, or a FILE that is there; none is all of this host"
 	case errors.Is(err, deploy.ErrBusy):
 		d.Status, d.Hint = statusBusy, "--wait 30s waits for it"
 	case errors.Is(err, deploy.ErrInstallPartly):

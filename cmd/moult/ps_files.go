@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
 	"slices"
 	"strconv"
@@ -60,7 +61,7 @@ func (a *app) psFiles(ctx context.Context, f *psFlags) error {
 	for _, name := range f.files {
 		r, err := stale.FileUsers(ctx, stale.Options{UIDs: f.uids}, name)
 		if err != nil {
-			errs = append(errs, err)
+			errs = append(errs, &operandError{err})
 			continue
 		}
 		r.Users = slices.DeleteFunc(r.Users, func(u stale.FileUser) bool {
@@ -96,6 +97,19 @@ func (a *app) psFiles(ctx context.Context, f *psFlags) error {
 		}
 	}
 	return nil
+}
+
+// operandError is an operand of ps that cannot be looked at.
+type operandError struct{ error }
+
+func (e *operandError) Unwrap() error { return e.error }
+
+func (e *operandError) Error() string {
+	var at *fs.PathError
+	if errors.As(e.error, &at) {
+		return at.Path + ": " + at.Err.Error() // which system call said so helps nobody
+	}
+	return e.error.Error()
 }
 
 func psFileDocumentOf(reports []*stale.FileReport, older []psEarlier, now time.Time) psFileDocument {
