@@ -72,6 +72,7 @@ the release's bin and sbin, then in PATH.`,
 	f.StringVar(&j.by, "by", "", "only this `WAY`: mount or environment")
 	f.StringVar(&j.hold.Name, "name", "", "the product must be `NAME`")
 	f.BoolVarP(&j.verbose, "verbose", "v", false, "say which generation it is, and by which way")
+	f.BoolVar(&a.json, "json", false, "print an error of moult as one JSON document") // what COMMAND prints is its own
 	f.IntVar(&j.inherited, inheritedFlag, -1, "")
 	f.Lookup("generation").DefValue = "" // in the help
 	f.Lookup(inheritedFlag).Hidden = true

@@ -46,15 +46,26 @@ func help(cmd *cobra.Command, _ []string) {
 		helpCommands(w, cmd)
 	}
 	helpFlags(w, "Flags", cmd.LocalNonPersistentFlags())
-	everywhere := pflag.NewFlagSet("", pflag.ContinueOnError)
-	everywhere.AddFlagSet(cmd.Root().PersistentFlags())
-	helpFlags(w, "Flags of every command", everywhere)
+	helpFlags(w, "Flags of every command", everyFlag(cmd))
 	if cmd.Example != "" {
 		fmt.Fprintf(w, "\nExamples:\n%s\n", strings.TrimRight(cmd.Example, "\n"))
 	}
 	if exit := cmd.Annotations["exit"]; exit != "" {
 		fmt.Fprintf(w, "\nExit status:\n%s", exit)
 	}
+}
+
+// everyFlag is the flags of every command, without those that mean something else
+// in this one.
+func everyFlag(cmd *cobra.Command) *pflag.FlagSet {
+	all := pflag.NewFlagSet("", pflag.ContinueOnError)
+	own := cmd.LocalNonPersistentFlags()
+	cmd.Root().PersistentFlags().VisitAll(func(f *pflag.Flag) {
+		if own.Lookup(f.Name) == nil || !cmd.HasParent() {
+			all.AddFlag(f)
+		}
+	})
+	return all
 }
 
 func useLine(cmd *cobra.Command) string {
