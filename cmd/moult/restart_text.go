@@ -19,7 +19,7 @@ func writeRestartPlan(w io.Writer, p *restart.Plan) {
 		fmt.Fprintf(w, "%s%s planned\n", ofTarget(p.Target), plural(len(p.Steps), "restart", "restarts"))
 		table(w, func(row func(...any)) {
 			for _, s := range p.Steps {
-				row("  "+string(s.Method), stepText(s), processesText(s.Processes), whoseText(s))
+				row("  "+string(s.Method), stepText(s), processesText(s.Processes), whoseText(s, p.Target))
 			}
 		})
 	}
@@ -46,9 +46,12 @@ func stepText(s restart.Step) string {
 	return text
 }
 
-func whoseText(s restart.Step) string {
+func whoseText(s restart.Step, target string) string {
 	var notes []string
-	if s.Foreign {
+	switch {
+	case s.Foreign && target == "":
+		notes = append(notes, "not of a target")
+	case s.Foreign:
 		notes = append(notes, "not the target's own")
 	}
 	if s.Rule != "" {
