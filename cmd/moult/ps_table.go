@@ -16,6 +16,7 @@ type psView struct {
 	width   int // of the terminal, in columns; 0 is no limit
 	color   bool
 	verbose bool
+	quiet   bool // no hints
 	space   bool
 	root    bool // sees every process
 
@@ -35,7 +36,7 @@ func (a *app) psView(f *psFlags) psView {
 	width := terminalWidth(a.stdout)
 	return psView{
 		width: width, color: width > 0 && a.getenv("NO_COLOR") == "" && a.getenv("TERM") != "dumb",
-		verbose: f.verbose, space: f.space, root: os.Geteuid() == 0, order: psOrders[f.sort],
+		verbose: f.verbose, quiet: a.quiet, space: f.space, root: os.Geteuid() == 0, order: psOrders[f.sort],
 	}
 }
 
@@ -250,14 +251,14 @@ func (v psView) summary(found psFound, f *psFlags) []string {
 	}
 	line += fmt.Sprintf("; %d looked at.", max(0, found.Scanned-len(found.Unreadable)))
 	out := v.wrap("", line)
-	if found.HeldBytes > 0 {
+	if found.HeldBytes > 0 && (v.space || !v.quiet) {
 		held := fmt.Sprintf("Deleted files of code still take %s: --space lists them.", size(found.HeldBytes))
 		if v.space {
 			held = fmt.Sprintf("Deleted files still take %s in all.", size(found.HeldBytes))
 		}
 		out = append(out, v.wrap("", held)...)
 	}
-	if n := len(found.old) - counts[stale.Same]; n > 0 && f.unit == "" && len(f.uids) == 0 && len(f.targets) < 2 {
+	if n := len(found.old) - counts[stale.Same]; n > 0 && !v.quiet && f.unit == "" && len(f.uids) == 0 && len(f.targets) < 2 {
 		target := ""
 		if len(f.targets) == 1 {
 			target = " " + plain(f.targets[0])

@@ -71,7 +71,7 @@ func Open(path string, opts Options) (*Target, error) {
 		return nil, err
 	}
 	if outer, _, inside := strings.Cut(t.path+"/", "/"+dotMoult+"/"); inside {
-		return nil, refuse("", fmt.Sprintf("%s is inside the target %s, in what moult keeps there", t.path, outer), "a target of its own belongs beside it; or did you mean "+outer+"?")
+		return nil, refuse("", fmt.Sprintf("%s is inside the target %s", path, outer), "did you mean "+outer+"?")
 	}
 	if err := t.open(); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return nil, err
