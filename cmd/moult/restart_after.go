@@ -25,25 +25,50 @@ type restarted struct {
 }
 
 // finish prints what a command has done with a target; if it is asked to, it
-// first restarts what is stale by that, and goes back if all is not well.
+// then restarts what is stale by that, and goes back if all is not well. What
+// has happened is printed as it happens, or else as one document in the end.
 func (a *app) finish(ctx context.Context, t *deploy.Target, f *restartFlags, r deploy.Result, err error) error {
 	if err != nil || !f.wanted() {
 		return a.printResult(r, err)
 	}
 	a.remarkResult(r)
 	done := restarted{Result: r}
+	var printErrs []error // no reason to stop half way
+	say := func(human func(io.Writer)) {
+		if !a.json {
+			printErrs = append(printErrs, a.print(nil, human))
+		}
+	}
+	say(func(w io.Writer) { writeResult(w, r) })
 	done.Restart, err = a.restartAfter(ctx, t, f, nil)
+	err = a.sayRestarts(say, done.Restart, err)
 	switch {
 	case err == nil || errors.Is(err, restart.ErrRemains):
 	case !a.mayGoBack(ctx, f, r):
 		err = fmt.Errorf("%s is live: %w", generation(r.Generation), notWell(err))
 	default:
-		err = a.goBack(ctx, t, f, &done, err)
+		err = a.goBack(ctx, t, f, &done, say, err)
 	}
-	if printErr := a.print(done, func(w io.Writer) { writeRestarted(w, done) }); printErr != nil && err == nil {
-		return printErr
+	if a.json {
+		printErrs = append(printErrs, a.print(done, nil))
+	}
+	if err == nil {
+		err = errors.Join(printErrs...)
 	}
 	return err
+}
+
+// sayRestarts prints what a run has done, if it came to one, and gives its error
+// without what that says already.
+func (a *app) sayRestarts(say func(func(io.Writer)), r *restart.Result, err error) error {
+	if r == nil || a.json {
+		return err
+	}
+	say(func(w io.Writer) { writeRestarts(w, r) })
+	if err == nil || errors.Is(err, context.Canceled) {
+		return err
+	}
+	return r.Brief()
 }
 
 // restartAfter restarts what is stale in a target, and what an earlier run has
@@ -90,7 +115,7 @@ func (a *app) mayGoBack(ctx context.Context, f *restartFlags, r deploy.Result) b
 
 // goBack makes the earlier generation live again and restarts once more. The
 // error says in which state the host is now.
-func (a *app) goBack(ctx context.Context, t *deploy.Target, f *restartFlags, done *restarted, cause error) error {
+func (a *app) goBack(ctx context.Context, t *deploy.Target, f *restartFlags, done *restarted, say func(func(io.Writer)), cause error) error {
 	was := done.Result
 	because := fmt.Errorf("%s: %w", generation(was.Generation), notWell(cause))
 	if live, err := liveOf(t, was.Name); err != nil || live != was.Generation {
@@ -99,17 +124,20 @@ func (a *app) goBack(ctx context.Context, t *deploy.Target, f *restartFlags, don
 		}
 		return fmt.Errorf("%w; there was no rollback: %w", because, err)
 	}
-	a.remark("not well, going back to %s: %s", generation(was.From), oneLine(cause.Error()))
+	a.remark("not well, going back to %s", generation(was.From))
 	back, err := t.Rollback(context.WithoutCancel(ctx), deploy.RollbackOptions{Name: was.Name, Generation: was.From, Because: "not healthy"})
 	a.progress.finish()
 	if err != nil && !changed(err) {
 		return fmt.Errorf("%w; it is still live, as the rollback failed: %w", because, err)
 	}
 	done.Rollback = &back
+	a.remarkResult(back)
+	say(func(w io.Writer) { writeResult(w, back) })
 	if err != nil {
 		return fmt.Errorf("%w; the rollback to %s: %w", because, generation(was.From), err)
 	}
 	done.Again, err = a.restartAfter(ctx, t, f, done.Restart)
+	err = a.sayRestarts(say, done.Again, err)
 	switch {
 	case err == nil:
 		return fmt.Errorf("%w; %s is live again, and well", because, generation(was.From))
@@ -127,17 +155,4 @@ func liveOf(t *deploy.Target, name string) (int, error) {
 		return -1, errors.Join(err, fmt.Errorf("%d products, want one", len(all)))
 	}
 	return all[0].Live, nil
-}
-
-func writeRestarted(w io.Writer, d restarted) {
-	writeResult(w, d.Result)
-	if d.Restart != nil {
-		writeRestarts(w, d.Restart)
-	}
-	if d.Rollback != nil {
-		writeResult(w, *d.Rollback)
-	}
-	if d.Again != nil {
-		writeRestarts(w, d.Again)
-	}
 }

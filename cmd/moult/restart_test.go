@@ -66,10 +66,16 @@ func (s *servedTarget) release(version, status string) string {
 // moult runs the program and wants a status.
 func (s *servedTarget) moult(status int, args ...string) (stdout, stderr string) {
 	s.t.Helper()
+	var out, errs bytes.Buffer
+	s.moultTo(&out, &errs, status, args...)
+	return out.String(), errs.String()
+}
+
+func (s *servedTarget) moultTo(out, errs *bytes.Buffer, status int, args ...string) {
+	s.t.Helper()
 	cmd := exec.Command("moult", args...)
 	cmd.Env = append(os.Environ(), "MOULT_STATE_DIR="+s.dir+"/state", "DBUS_SYSTEM_BUS_ADDRESS="+s.Address)
-	var out, errs bytes.Buffer
-	cmd.Stdout, cmd.Stderr = &out, &errs
+	cmd.Stdout, cmd.Stderr = out, errs
 	err := cmd.Run()
 	var exit *exec.ExitError
 	got := 0
@@ -81,7 +87,6 @@ func (s *servedTarget) moult(status int, args ...string) (stdout, stderr string)
 	if got != status {
 		s.t.Fatalf("moult %s: status %d, want %d\n%s%s", strings.Join(args, " "), got, status, out.String(), errs.String())
 	}
-	return out.String(), errs.String()
 }
 
 // runsVersion wants the service to be a process of the version.
@@ -142,7 +147,7 @@ func TestApplyRestart(t *testing.T) {
 
 		out, errs := s.moult(4, "apply", "--restart", "--health", s.url, "--health-timeout", "1s", s.release("3", "503 Service Unavailable"), s.target)
 		mentions(t, out, "generation 3 is live, was 2", "not well: "+s.url+`: it answers "503 Service Unavailable"`, "generation 2 is live, was 3", "well: "+s.url+" (")
-		mentions(t, errs, "moult: apply: generation 3: ", "health: "+s.url, "; generation 2 is live again, and well\n", "moult: hint: ")
+		mentions(t, errs, "moult: apply: generation 3: ", "; generation 2 is live again, and well\n", "moult: hint: ")
 		s.runsVersion("2")
 		if s.Restarted("app.service") != 3 {
 			t.Errorf("restarted %v, want it twice more", s.Calls())
@@ -173,9 +178,33 @@ func TestApplyRestart(t *testing.T) {
 		// command's, so nothing is taken back.
 		out, errs = s.moult(4, "apply", "--restart", "--health", "false", "--health-timeout", "400ms", s.release("2", okStatus), s.target)
 		mentions(t, out, "generation 2 is live already", "nothing to restart")
-		mentions(t, errs, "generation 2 is live: ", "health: false: ")
+		mentions(t, out, "not well: false: ")
+		mentions(t, errs, "generation 2 is live: not all is well")
 		s.moult(0, "apply", "--restart", "--health", "true", s.release("2", okStatus), s.target)
 	})
+}
+
+// TestOrder wants each thing said once, when it has happened, by whichever
+// stream: a person sees both.
+func TestOrder(t *testing.T) {
+	cleanUp(t)
+	s := newServedTarget(t, "owned")
+	var both bytes.Buffer
+	s.moultTo(&both, &both, 4, "apply", "--restart", "--health", s.url, "--health-timeout", "400ms", s.release("2", "503 Service Unavailable"), s.target)
+	at := 0
+	for _, part := range []string{
+		"generation 2 is live, was 1", "1 restart done", "503 Service Unavailable", "moult: not well, going back to generation 1\n",
+		"generation 1 is live, was 2", "1 restart done", "well: " + s.url, "moult: apply: generation 2: not all is well after the restart; generation 1 is live again, and well\n",
+	} {
+		i := strings.Index(both.String()[at:], part)
+		if i < 0 {
+			t.Fatalf("no %q where it should be:\n%s", part, both.String())
+		}
+		at += i + len(part)
+	}
+	if n := strings.Count(both.String(), "503"); n != 1 {
+		t.Errorf("the reason is said %d times, want once:\n%s", n, both.String())
+	}
 }
 
 // TestRestartAfterCrash has a release whose service does not stay up: systemd has
@@ -215,7 +244,7 @@ func TestCommitRestart(t *testing.T) {
 		// Not well, and nobody was to be restarted.
 		s.moult(0, "apply", s.release("2", okStatus), s.target)
 		out, errs = s.moult(4, "rollback", "--health", "false", "--health-timeout", "400ms", s.target)
-		mentions(t, errs, "generation 1 is live: ", "health: false")
+		mentions(t, errs, "generation 1 is live: not all is well")
 		mentions(t, out, "not well: false")
 
 		// What somebody else makes live meanwhile stays.
@@ -365,5 +394,5 @@ func TestRestartInterrupted(t *testing.T) {
 		t.Errorf("ended with %v, want status 4", err)
 	}
 	mentions(t, out.String(), "generation 2 is live, was 1", "FAILED  app.service")
-	mentions(t, errs.String(), "moult: apply: generation 2 is live: ", "interrupted: app.service")
+	mentions(t, errs.String(), "moult: apply: generation 2 is live: ", "interrupted")
 }

@@ -81,17 +81,22 @@ func (r *Result) failures() []string {
 			all = append(all, fmt.Sprintf("health: %s: %s", h.Probe, h.Error))
 		}
 	}
-	if r.lookErr != nil {
-		all = append(all, "look at the processes afterwards: "+r.lookErr.Error())
+	if n := r.Count(NotTried); n > 0 {
+		all = append(all, fmt.Sprintf("%d not tried", n))
 	}
 	return all
 }
 
 // verdict is the error of a run.
-func (r *Result) verdict() error {
-	failures := r.failures()
-	if n := r.Count(NotTried); n > 0 {
-		failures = append(failures, fmt.Sprintf("%d not tried", n))
+func (r *Result) verdict() error { return r.verdictFor(r.failures()) }
+
+// Brief is the error that Run has returned, without what Steps and Health say:
+// for who has shown these.
+func (r *Result) Brief() error { return r.verdictFor(nil) }
+
+func (r *Result) verdictFor(failures []string) error {
+	if r.lookErr != nil {
+		failures = append(failures, "look at the processes afterwards: "+r.lookErr.Error())
 	}
 	switch {
 	case r.cut != nil && !r.Acted():
@@ -100,6 +105,8 @@ func (r *Result) verdict() error {
 		return fmt.Errorf("%w: interrupted before it was known to be well", ErrUnhealthy)
 	case r.cut != nil:
 		return fmt.Errorf("%w: interrupted: %s", ErrUnhealthy, strings.Join(failures, "; "))
+	case !r.Healthy && len(failures) == 0:
+		return ErrUnhealthy
 	case !r.Healthy && !r.Acted() && r.Count(Failed) > 0:
 		return errors.New(strings.Join(failures, "; ")) // nothing has changed
 	case !r.Healthy:
