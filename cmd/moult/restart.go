@@ -33,12 +33,16 @@ type restartFlags struct {
 	hostRules []restart.Rule
 }
 
+// oneRestart is how long a restart may take if nobody says otherwise.
+const oneRestart = 3 * time.Minute
+
 // add gives a command the flags that restart shares with apply, commit and
 // rollback.
 func (f *restartFlags) add(flags *pflag.FlagSet) {
 	flags.StringArrayVar(&f.health, "health", nil, "then ask if all is well: `PROBE` is tcp:HOST:PORT, http://…,\nhttps://… or a command; may be given more than once")
 	flags.DurationVar(&f.healthLimit, "health-timeout", time.Minute, "ask again for this `TIME` until all is well")
 	flags.StringArrayVar(&f.deny, "deny", nil, "leave alone the units and programs that match `PATTERN`")
+	flags.DurationVar(&f.timeout, "timeout", oneRestart, "give each restart this `TIME` to be up again")
 	flags.BoolVarP(&f.yes, "yes", "y", false, "on a terminal: also what is not the target's own")
 }
 
@@ -74,8 +78,8 @@ func (f *restartFlags) settleAfter() error {
 	switch {
 	case f.wanted():
 		return f.settle()
-	case f.yes || len(f.deny) > 0:
-		return &usageError{message: "--yes and --deny are for --restart"}
+	case f.yes || len(f.deny) > 0 || f.timeout != oneRestart:
+		return &usageError{message: "--yes, --deny and --timeout are for --restart"}
 	}
 	return nil
 }
@@ -138,7 +142,6 @@ restarted; the plan is shown, and --yes does it.`,
 	flags.StringArrayVar(&f.allow, "allow", nil, "touch what matches `PATTERN` though a host hangs on it")
 	flags.IntVar(&f.parallel, "parallel", 1, "restart `N` at a time")
 	flags.BoolVar(&f.keepGoing, "keep-going", false, "go on with the others after a failure")
-	flags.DurationVar(&f.timeout, "timeout", 3*time.Minute, "give each this `TIME` to be up again")
 	return c
 }
 

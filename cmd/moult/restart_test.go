@@ -190,7 +190,7 @@ func TestOrder(t *testing.T) {
 	cleanUp(t)
 	s := newServedTarget(t, "owned")
 	var both bytes.Buffer
-	s.moultTo(&both, &both, 4, "apply", "--restart", "--health", s.url, "--health-timeout", "400ms", s.release("2", "503 Service Unavailable"), s.target)
+	s.moultTo(&both, &both, 4, "apply", "--restart", "--timeout", "20s", "--health", s.url, "--health-timeout", "400ms", s.release("2", "503 Service Unavailable"), s.target)
 	at := 0
 	for _, part := range []string{
 		"generation 2 is live, was 1", "1 restart done", "503 Service Unavailable", "moult: not well, going back to generation 1\n",
@@ -280,6 +280,7 @@ func TestRestart(t *testing.T) {
 		_, errs = s.moult(4, "restart", s.target)
 		mentions(t, errs, `its job ended with "failed"`)
 		s.moult(2, "restart", "--health", "tcp:80", s.target)
+		s.moult(2, "rollback", "--timeout", "5s", s.target)
 		_, errs = s.moult(1, "restart", s.dir)
 		mentions(t, errs, "not a moult target")
 	})
