@@ -18,14 +18,22 @@ import (
 // books.
 type inventory struct {
 	name  string // of the directory, below the target
-	root  unix.Stat_t
+	root  attributes
 	items []item // by path
+}
+
+// attributes are what of stat(2) matters here; the types of unix.Stat_t are others
+// on other processors.
+type attributes struct {
+	Dev, Ino              uint64
+	Mode, Uid, Gid, Nlink uint32
+	Size                  int64
 }
 
 // item is a file, link or directory of a generation.
 type item struct {
 	path    string
-	stat    unix.Stat_t
+	stat    attributes
 	text    string // of a symbolic link
 	foreign bool   // mounted here
 	fixed   bool   // immutable, or for appending only: nobody can remove it, or what is in it
@@ -41,13 +49,15 @@ func (s *state) inventory(ctx context.Context, n int) (inv inventory, err error)
 		return inv, err
 	}
 	defer root.Close()
-	if err := unix.Fstat(int(root.Fd()), &inv.root); err != nil {
+	var st unix.Stat_t
+	if err := unix.Fstat(int(root.Fd()), &st); err != nil {
 		return inv, &fs.PathError{Op: "fstat", Path: root.Name(), Err: err}
 	}
+	inv.root = attributes{Dev: uint64(st.Dev), Ino: st.Ino, Mode: st.Mode, Uid: st.Uid, Gid: st.Gid}
 	for level := []string{"."}; len(level) > 0; {
 		found := make([][]item, len(level))
 		err := parallelBy(ctx, len(level), 1, func(i int) (err error) {
-			found[i], err = list(root, level[i], uint64(inv.root.Dev))
+			found[i], err = list(root, level[i], inv.root.Dev)
 			return err
 		})
 		if err != nil {
@@ -100,7 +110,7 @@ func list(root *os.File, name string, dev uint64) ([]item, error) {
 		if err != nil {
 			return nil, &fs.PathError{Op: "stat", Path: dir.Name() + "/" + base, Err: err}
 		}
-		it.foreign = it.foreign || uint64(it.stat.Dev) != dev
+		it.foreign = it.foreign || it.stat.Dev != dev
 		items = append(items, it)
 	}
 	return items, nil
@@ -112,7 +122,7 @@ func (i *item) look(dir int, base string) error {
 	if err := unix.Statx(dir, base, unix.AT_SYMLINK_NOFOLLOW|unix.AT_NO_AUTOMOUNT, unix.STATX_BASIC_STATS, &st); err != nil {
 		return err
 	}
-	i.stat = unix.Stat_t{Dev: unix.Mkdev(st.Dev_major, st.Dev_minor), Ino: st.Ino, Mode: uint32(st.Mode), Nlink: uint64(st.Nlink),
+	i.stat = attributes{Dev: unix.Mkdev(st.Dev_major, st.Dev_minor), Ino: st.Ino, Mode: uint32(st.Mode), Nlink: st.Nlink,
 		Uid: st.Uid, Gid: st.Gid, Size: int64(st.Size)}
 	i.foreign = st.Attributes&unix.STATX_ATTR_MOUNT_ROOT != 0
 	i.fixed = st.Attributes&attrFixed != 0
@@ -175,11 +185,11 @@ func (t *Target) mayChange(dir string, owner uint32) bool {
 // inodes is for [stale.Tree].
 func (inv *inventory) inodes() iter.Seq[stale.Inode] {
 	return func(yield func(stale.Inode) bool) {
-		if !yield(stale.Inode{Dev: uint64(inv.root.Dev), Ino: inv.root.Ino}) {
+		if !yield(stale.Inode{Dev: inv.root.Dev, Ino: inv.root.Ino}) {
 			return
 		}
 		for i := range inv.items {
-			if st := &inv.items[i].stat; !yield(stale.Inode{Dev: uint64(st.Dev), Ino: st.Ino}) {
+			if st := &inv.items[i].stat; !yield(stale.Inode{Dev: st.Dev, Ino: st.Ino}) {
 				return
 			}
 		}

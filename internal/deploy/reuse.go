@@ -186,7 +186,7 @@ func (b *stager) stays(st *step, it *item) bool {
 			len(m.Xattrs) == 0 && m.MTime.IsZero()
 	}
 	live, _, ok := b.cache.cache.Known(st.is)
-	return ok && live.Dev == uint64(it.stat.Dev) && live.Ino == it.stat.Ino
+	return ok && live.Dev == it.stat.Dev && live.Ino == it.stat.Ino
 }
 
 // owns says that an owner is the wanted one; -1 stands for our own.
