@@ -188,7 +188,7 @@ func TestBusy(t *testing.T) {
 		done := make(chan error, 1)
 		go func() { done <- first.Wait() }()
 		for end := time.Now().Add(time.Minute); ; time.Sleep(time.Millisecond) {
-			if _, err := os.Lstat(h.path("begun")); err == nil {
+			if st, err := os.Lstat(h.path("begun")); err == nil && st.Size() > 0 {
 				break
 			}
 			if time.Now().After(end) || len(done) > 0 {

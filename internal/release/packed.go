@@ -39,9 +39,29 @@ var (
 	errNoIndex = errors.New("it is truncated: the index at its end is missing")
 )
 
+// openWhole is os.Open that can be called off: open(2) of a FIFO waits until
+// somebody writes to it. Who is called off leaves a goroutine that waits on.
+func openWhole(ctx context.Context, path string) (*os.File, error) {
+	type result struct {
+		f   *os.File
+		err error
+	}
+	done := make(chan result, 1)
+	go func() {
+		f, err := os.Open(path)
+		done <- result{f, err}
+	}()
+	select {
+	case r := <-done:
+		return r.f, r.err
+	case <-ctx.Done():
+		return nil, ctx.Err()
+	}
+}
+
 // openFile opens a packed file or a tar.
 func openFile(ctx context.Context, path string, opt Options) (*Release, error) {
-	f, err := os.Open(path)
+	f, err := openWhole(ctx, path)
 	if err != nil {
 		return nil, err
 	}

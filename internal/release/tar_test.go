@@ -15,6 +15,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -343,4 +344,15 @@ func TestTarFromFIFO(t *testing.T) {
 	r := open(t, fifo, spooled(t, Options{}))
 	try(t, <-done)
 	sameBytesOf(t, r)
+}
+
+// TestSilentFIFO: nobody writes, and the reader is called off.
+func TestSilentFIFO(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "fifo")
+	try(t, unix.Mkfifo(path, 0o600))
+	ctx, cancel := context.WithCancel(context.Background())
+	time.AfterFunc(10*time.Millisecond, cancel)
+	if _, err := Open(ctx, path, Options{}); !errors.Is(err, context.Canceled) {
+		t.Errorf("got %v, want that it was called off", err)
+	}
 }
