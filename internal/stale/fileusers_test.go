@@ -6,6 +6,8 @@ import (
 	"path/filepath"
 	"slices"
 	"testing"
+
+	"moult.example/internal/testneed"
 )
 
 // Who uses one file, and what is safe to do with it.
@@ -41,9 +43,7 @@ func TestFileUsers(t *testing.T) {
 			if tt.want == WayWrite {
 				tt.args = []string{"sh", "-c", `exec 7>>"$1"; exec "$0"`, hold, tt.file}
 			}
-			if _, err := exec.LookPath(tt.args[0]); err != nil {
-				t.Skip(err)
-			}
+			testneed.Tool(t, tt.args[0])
 			pid := start(t, exec.Command(tt.args[0], tt.args[1:]...))
 			rep, err := FileUsers(t.Context(), Options{}, tt.file)
 			if err != nil {

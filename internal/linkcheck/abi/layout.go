@@ -68,18 +68,7 @@ func (v *version) typ(off dwarf.Offset) (*typ, error) {
 
 // members reads what is in a struct, an enumeration or an array.
 func (v *version) members(e *dwarf.Entry, t *typ) error {
-	if !e.Children {
-		return nil
-	}
-	v.r.Seek(e.Offset)
-	if _, err := v.next(); err != nil {
-		return err
-	}
-	for {
-		m, err := v.next()
-		if err != nil || m == nil || m.Tag == 0 {
-			return err
-		}
+	return v.children(e, func(m *dwarf.Entry) bool {
 		switch m.Tag {
 		case dwarf.TagMember, dwarf.TagInheritance:
 			t.addField(m)
@@ -108,12 +97,8 @@ func (v *version) members(e *dwarf.Entry, t *typ) error {
 		case dwarf.TagSubprogram:
 			t.addVirtual(m)
 		}
-		if m.Children {
-			if err := v.skip(); err != nil {
-				return err
-			}
-		}
-	}
+		return true
+	})
 }
 
 func (t *typ) addField(m *dwarf.Entry) {

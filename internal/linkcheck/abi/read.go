@@ -257,8 +257,8 @@ func (v *version) thing(e *dwarf.Entry, wanted map[string]bool) error {
 	return nil
 }
 
-// params reads the parameters of a function or of a type of functions.
-func (v *version) params(e *dwarf.Entry, t *thing) error {
+// children yields the entries directly below e, until one says false.
+func (v *version) children(e *dwarf.Entry, yield func(*dwarf.Entry) bool) error {
 	if !e.Children {
 		return nil
 	}
@@ -267,26 +267,33 @@ func (v *version) params(e *dwarf.Entry, t *thing) error {
 		return err
 	}
 	for {
-		p, err := v.next()
-		if err != nil || p == nil || p.Tag == 0 {
+		below, err := v.next()
+		if err != nil || below == nil || below.Tag == 0 || !yield(below) {
 			return err
 		}
-		switch p.Tag {
-		case dwarf.TagFormalParameter:
-			off, ok := p.Val(dwarf.AttrType).(dwarf.Offset)
-			if _, inlined := p.Val(dwarf.AttrAbstractOrigin).(dwarf.Offset); !ok && inlined {
-				return nil // they are those of the function's origin, which comes next
-			}
-			t.params = append(t.params, off)
-		case dwarf.TagUnspecifiedParameters:
-			t.variadic = true
-		}
-		if p.Children {
+		if below.Children {
 			if err := v.skip(); err != nil {
 				return err
 			}
 		}
 	}
+}
+
+// params reads the parameters of a function or of a type of functions.
+func (v *version) params(e *dwarf.Entry, t *thing) error {
+	return v.children(e, func(p *dwarf.Entry) bool {
+		switch p.Tag {
+		case dwarf.TagFormalParameter:
+			off, ok := p.Val(dwarf.AttrType).(dwarf.Offset)
+			if _, inlined := p.Val(dwarf.AttrAbstractOrigin).(dwarf.Offset); !ok && inlined {
+				return false // they are those of the function's origin, which comes next
+			}
+			t.params = append(t.params, off)
+		case dwarf.TagUnspecifiedParameters:
+			t.variadic = true
+		}
+		return true
+	})
 }
 
 // file is the name of the source file that an entry was declared in; "" if that
