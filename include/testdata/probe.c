@@ -106,12 +106,13 @@ static int restore(void)
 	return 0;
 }
 
-/* same: the descriptor is open, and on the file with this inode number. The number
- * of one that was closed is free for others: the library's own thread opens files. */
+/* same: the descriptor is open, and on the pipe with this inode number. Open alone
+ * says nothing: the number of one that was closed is free for what the library opens,
+ * and whether it needs that one depends on what the environment has left open. */
 static int same(int fd, unsigned long long ino)
 {
 	struct stat st;
-	return fstat(fd, &st) == 0 && (unsigned long long)st.st_ino == ino;
+	return fstat(fd, &st) == 0 && S_ISFIFO(st.st_mode) && (unsigned long long)st.st_ino == ino;
 }
 
 /* a pipe of its own, so that it can be told from all that is open. */
