@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"context"
 	"os"
 	"path/filepath"
 	"slices"
@@ -15,7 +16,7 @@ import (
 // moult runs a command line inside the test.
 func runMoult(args ...string) (status int, stdout, stderr string) {
 	var out, errs bytes.Buffer
-	status = run(args, strings.NewReader(""), &out, &errs, nil)
+	status = newApp(strings.NewReader(""), &out, &errs, nil).run(context.Background(), args)
 	return status, out.String(), errs.String()
 }
 

@@ -8,7 +8,6 @@ package main
 
 import (
 	"context"
-	"io"
 	"os"
 	"os/signal"
 	"slices"
@@ -17,23 +16,23 @@ import (
 
 func main() {
 	lazyCollector(0)
-	os.Exit(run(os.Args[1:], os.Stdin, os.Stdout, os.Stderr, os.Environ()))
+	os.Exit(newApp(os.Stdin, os.Stdout, os.Stderr, os.Environ()).run(untilSignal(), os.Args[1:]))
 }
 
-// run is the whole program but for its process: it returns the exit status.
-func run(args []string, stdin io.Reader, stdout, stderr io.Writer, environ []string) int {
-	return newApp(stdin, stdout, stderr, environ).run(args)
-}
-
-// run does what a command line says.
+// untilSignal is the context of the whole process.
 //
-// The first SIGINT, SIGTERM or SIGHUP cancels the context, which stops whatever
-// has not passed the point of no return. Later ones are swallowed: a commit
-// that has begun takes milliseconds to finish and would have to be recovered
-// if it did not.
-func (a *app) run(args []string) int {
+// The first SIGINT, SIGTERM or SIGHUP cancels it, which stops whatever has not
+// passed the point of no return. Later ones are swallowed: a commit that has
+// begun takes milliseconds to finish and would have to be recovered if it did
+// not. To give the signals back at the end would take longer than to get them.
+func untilSignal() context.Context {
 	ctx, stop := signal.NotifyContext(context.Background(), stopSignals()...)
-	defer stop()
+	_ = stop
+	return ctx
+}
+
+// run does what a command line says, and returns the exit status.
+func (a *app) run(ctx context.Context, args []string) int {
 	a.args = args
 	root := newRootCommand(a, named(args))
 	root.SetArgs(args)

@@ -26,7 +26,7 @@ func TestStillRuns(t *testing.T) {
 		var out bytes.Buffer
 		a := newApp(strings.NewReader(""), &out, io.Discard, nil)
 		a.lookBudget = budget
-		if status := a.run(append(args, "--json")); status != 0 {
+		if status := a.run(t.Context(), append(args, "--json")); status != 0 {
 			t.Fatalf("moult %v: status %d: %s", args, status, out.String())
 		}
 		var got answer
@@ -67,11 +67,11 @@ func TestStillRuns(t *testing.T) {
 		p := openTerminal(t, 200, 24)
 		a := newApp(strings.NewReader(""), p.device, io.Discard, nil)
 		a.lookBudget = budget
-		if status := a.run([]string{"rollback", target, "2"}); status != 0 {
+		if status := a.run(t.Context(), []string{"rollback", target, "2"}); status != 0 {
 			t.Fatalf("status %d: %s", status, p.text())
 		}
 		p.shows(t, 0, want)
-		if status := a.run([]string{"rollback", target, "1"}); status != 0 {
+		if status := a.run(t.Context(), []string{"rollback", target, "1"}); status != 0 {
 			t.Fatal(status)
 		}
 	}

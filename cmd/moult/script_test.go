@@ -35,7 +35,7 @@ func TestMain(m *testing.M) {
 				}
 				return disktest.FromEnv(fsys)
 			}
-			os.Exit(a.run(os.Args[1:]))
+			os.Exit(a.run(untilSignal(), os.Args[1:]))
 		},
 	})
 }

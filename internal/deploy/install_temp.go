@@ -1,11 +1,12 @@
 package deploy
 
 import (
-	"crypto/rand"
 	"errors"
 	"io/fs"
+	"math/rand/v2"
 	"os"
 	"slices"
+	"strconv"
 	"strings"
 
 	"golang.org/x/sys/unix"
@@ -51,7 +52,7 @@ func createDirLocked(d disk.FS, dir *os.File) (name string, lock int, err error)
 // then nobody can take it for a dead run's either.
 func lockNew(dir *os.File, create func(name string) error) (name string, lock int, err error) {
 	for {
-		name = installTemp + rand.Text()[:16]
+		name = installTemp + freshName()
 		if err := create(name); err != nil {
 			return "", -1, err
 		}
@@ -60,6 +61,13 @@ func lockNew(dir *os.File, create func(name string) error) (name string, lock in
 			return name, lock, nil
 		}
 	}
+}
+
+// freshName is what a new name ends with. It has to be new, no secret: who can
+// write to the directory sees the name anyway, and nothing that is there is opened.
+func freshName() string {
+	text := strconv.FormatUint(rand.Uint64(), 16)
+	return "0000000000000000"[len(text):] + text
 }
 
 // lockAt locks a file in a directory. It is held if the name still led to the
