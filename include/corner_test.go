@@ -80,7 +80,7 @@ func TestChroot(t *testing.T) {
 	place(t, compile(t, "gcc", cServer, filepath.Join(dir, "one"), append(flags, version("1"))...), filepath.Join(dir, "server"))
 	two := compile(t, "gcc", cServer, filepath.Join(dir, "two"), append(flags, version("2"))...)
 	bad := compile(t, "gcc", cServer, filepath.Join(dir, "bad"), append(flags, "-DBROKEN=abort()")...)
-	port := freePort(t)
+	port := testneed.Port(t)
 	cmd := exec.Command("/server", "-p", itoa(port))
 	cmd.SysProcAttr = &syscall.SysProcAttr{Chroot: dir}
 	c := runIn(t, cmd, "/")
@@ -132,7 +132,7 @@ func TestSetuid(t *testing.T) {
 	place(t, server(t, version("1")), path)
 	os.Chmod(path, 0o755|os.ModeSetuid)
 	openUp(t, dir)
-	port := freePort(t)
+	port := testneed.Port(t)
 	cmd := exec.Command(path, "-p", itoa(port))
 	cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: 65534, Gid: 65534}}
 	cmd.Env = append(os.Environ(), "MOULT_PREFLIGHT=0123456789abcdef", "MOULT_FD=3")
@@ -179,7 +179,7 @@ func TestTrialOrphan(t *testing.T) {
 	p.cmd.Process.Kill()
 	p.ended()
 	place(t, server(t, version("2")), path)
-	for end := time.Now().Add(40 * time.Second); ; time.Sleep(2 * time.Millisecond) {
+	for end := time.Now().Add(limit); ; time.Sleep(2 * time.Millisecond) {
 		ln, err := net.Listen("tcp", "127.0.0.1:"+itoa(p.port))
 		if err == nil {
 			ln.Close()
@@ -197,7 +197,7 @@ func TestRollBackWithoutDescriptors(t *testing.T) {
 	dir := t.TempDir()
 	path := filepath.Join(dir, "server")
 	place(t, server(t, version("1")), path)
-	port := freePort(t)
+	port := testneed.Port(t)
 	p := runCommand(t, exec.Command("/bin/sh", "-c", `ulimit -n 100; exec "$0" -p "$1"`, path, itoa(port)))
 	p.port = port
 	p.serves("1")

@@ -14,16 +14,6 @@ import (
 	"time"
 )
 
-func freePort(t testing.TB) int {
-	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer l.Close()
-	return l.Addr().(*net.TCPAddr).Port
-}
-
 // answer is what a server said, as far as the tests look at it.
 type answer struct {
 	version, body   string
@@ -38,7 +28,7 @@ type conn struct {
 }
 
 func dial(port int) (*conn, error) {
-	c, err := net.DialTimeout("tcp", fmt.Sprintf("127.0.0.1:%d", port), 5*time.Second)
+	c, err := net.DialTimeout("tcp", fmt.Sprintf("127.0.0.1:%d", port), limit)
 	if err != nil {
 		return nil, err
 	}
@@ -47,7 +37,7 @@ func dial(port int) (*conn, error) {
 
 func (c *conn) post(body string) (answer, error) {
 	var a answer
-	c.SetDeadline(time.Now().Add(20 * time.Second))
+	c.SetDeadline(time.Now().Add(limit))
 	if _, err := fmt.Fprintf(c, "POST / HTTP/1.1\r\nHost: t\r\nContent-Length: %d\r\n\r\n%s", len(body), body); err != nil {
 		return a, err
 	}

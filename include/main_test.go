@@ -142,7 +142,7 @@ type process struct {
 // start runs the program at path with a free port, and waits until it answers.
 func start(t testing.TB, path string, args ...string) *process {
 	t.Helper()
-	port := freePort(t)
+	port := testneed.Port(t)
 	p := run(t, path, append([]string{"-p", fmt.Sprint(port)}, args...)...)
 	p.port = port
 	p.wait("an answer", func() bool { _, err := get(p.port); return err == nil })
@@ -189,16 +189,19 @@ func (p *process) ended() error {
 	case err := <-p.done:
 		p.gone = true
 		return err
-	case <-time.After(10 * time.Second):
-		p.Fatalf("still there after 10 s; it said:\n%s", p.out.String())
+	case <-time.After(limit):
+		p.Fatalf("still there after %v; it said:\n%s", limit, p.out.String())
 		return nil
 	}
 }
 
-// wait waits for a condition, at most 40 seconds.
+// limit is how long a test waits for what must come.
+const limit = time.Minute
+
+// wait waits for a condition.
 func (p *process) wait(what string, is func() bool) {
 	p.Helper()
-	for end := time.Now().Add(40 * time.Second); ; {
+	for end := time.Now().Add(limit); ; {
 		if is() {
 			return
 		}
@@ -209,7 +212,7 @@ func (p *process) wait(what string, is func() bool) {
 		default:
 		}
 		if time.Now().After(end) {
-			p.Fatalf("no %s in 40 s; it said:\n%s", what, p.out.String())
+			p.Fatalf("no %s in %v; it said:\n%s", what, limit, p.out.String())
 		}
 		time.Sleep(2 * time.Millisecond)
 	}

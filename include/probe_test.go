@@ -25,6 +25,9 @@ func TestProbe(t *testing.T) {
 			cmd.Dir = dir
 			cmd.Env = append(os.Environ(), "PROBE=as it was")
 			out, err := cmd.CombinedOutput()
+			if why, is := strings.CutPrefix(string(out), "needs "); err == nil && is {
+				t.Skip("needs " + why)
+			}
 			if err != nil || !strings.HasSuffix(string(out), "ok\n") {
 				t.Errorf("got %v, want ok:\n%s", err, out)
 			}
@@ -53,30 +56,40 @@ func TestNotify(t *testing.T) {
 	cmd.ExtraFiles = []*os.File{null, null, null}
 	cmd.Env = append(os.Environ(), "NOTIFY_SOCKET="+addr.Name, "LISTEN_FDS=3", "LISTEN_FDNAMES=stored:stored:other",
 		"WATCHDOG_USEC=60000000")
+	// While it runs: the kernel keeps but a few messages.
+	heard := make(chan []string)
+	sock.SetReadDeadline(time.Now().Add(limit))
+	go func() { heard <- hear(sock) }()
 	out, err := cmd.CombinedOutput()
 	if err != nil || !strings.HasSuffix(string(out), "ok\n") {
 		t.Fatalf("got %v, want ok:\n%s", err, out)
 	}
-	var got []string
-	buf, oob := make([]byte, 4096), make([]byte, 4096)
-	for {
-		sock.SetReadDeadline(time.Now().Add(50 * time.Millisecond))
-		n, with, _, _, err := sock.ReadMsgUnix(buf, oob)
-		if err != nil {
-			break
-		}
-		line, _, _ := strings.Cut(string(buf[:n]), "\nMONOTONIC_USEC=")
-		if with > 0 {
-			line += " +fd"
-		}
-		got = append(got, strings.ReplaceAll(line, "\n", ";"))
-	}
+	got := <-heard
 	once := []string{"FDSTORE=1;FDNAME=stored +fd", "STATUS=9.9: going on", "WATCHDOG=1"}
 	want := append([]string{"READY=1;STATUS=9.9, generation 0"}, once...)
 	want = append(want, "RELOADING=1", "READY=1;STATUS=9.9, generation 1")
 	want = append(append(want, once...), "STOPPING=1")
 	if strings.Join(got, "\n") != strings.Join(want, "\n") {
 		t.Errorf("got\n%s\nwant\n%s", strings.Join(got, "\n"), strings.Join(want, "\n"))
+	}
+}
+
+// hear reads what a program tells its manager until it says that it stops.
+func hear(sock *net.UnixConn) (got []string) {
+	buf, oob := make([]byte, 4096), make([]byte, 4096)
+	for {
+		n, with, _, _, err := sock.ReadMsgUnix(buf, oob)
+		if err != nil {
+			return append(got, err.Error())
+		}
+		line, _, _ := strings.Cut(string(buf[:n]), "\nMONOTONIC_USEC=")
+		if with > 0 {
+			line += " +fd"
+		}
+		got = append(got, strings.ReplaceAll(line, "\n", ";"))
+		if line == "STOPPING=1" {
+			return got
+		}
 	}
 }
 

@@ -6,7 +6,6 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
-	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -21,15 +20,10 @@ func TestAskedInVain(t *testing.T) {
 	os.Rename(s.exe+".new", s.exe)
 	s.wait("event rejected ")
 	for _, want := range []string{"\nrejected 0\n", "\nrejected 1\n", "\nrejected 2\n"} {
-		for deadline := time.Now().Add(20 * time.Second); ; time.Sleep(5 * time.Millisecond) {
+		s.until("that it shows "+want+" in one file", func() bool {
 			text, n := shownInfo(s.cmd.Process.Pid)
-			if strings.Contains(text, want) && n == 1 {
-				break
-			}
-			if time.Now().After(deadline) {
-				t.Fatalf("it shows %q in %d files, want %q in one", text, n, want)
-			}
-		}
+			return strings.Contains(text, want) && n == 1
+		})
 		s.cmd.Process.Signal(unix.SIGUSR2)
 	}
 }

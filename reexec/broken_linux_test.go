@@ -3,7 +3,6 @@ package reexec_test
 import (
 	"bytes"
 	"debug/elf"
-	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -34,8 +33,9 @@ func place(t *testing.T, path string, data []byte, mode os.FileMode) {
 	}
 }
 
-// TestBroken: a successor that cannot run. The old code answers within a second
-// of the failure being known, in the same PID, and the file is not tried again.
+// TestBroken: a successor that cannot run. The old code answers as soon as the
+// failure is known, in the same PID, and the file is not tried again. How soon, the
+// bench measures.
 func TestBroken(t *testing.T) {
 	t.Parallel()
 	edit := func(f func(b []byte) []byte, mode os.FileMode) func(*testing.T, *server) {
@@ -81,11 +81,10 @@ func TestBroken(t *testing.T) {
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			t.Parallel()
-			c := config{Options: reexec.Options{ReadyTimeout: 2 * time.Second}}
+			c := config{}
 			if strings.HasPrefix(test.name, "hangs") {
-				c.Options.PreflightTimeout = time.Second
-			} else {
-				c.Options.PreflightTimeout, c.Options.ReadyTimeout = 20*time.Second, 20*time.Second
+				// Long enough for the version that comes after it, on a busy machine.
+				c.Options.PreflightTimeout, c.Options.ReadyTimeout = 4*time.Second, 4*time.Second
 			}
 			known := "event rejected "
 			switch test.how {
@@ -101,12 +100,7 @@ func TestBroken(t *testing.T) {
 			if line := s.wait(known); !strings.Contains(line, test.want) {
 				t.Errorf("it says %q, want %q", line, test.want)
 			}
-			began := time.Now()
-			got := s.status()
-			if took := time.Since(began); took > time.Second {
-				t.Errorf("answered after %v, want a second at most", took)
-			}
-			if got.Version != 1 || got.PID != pid {
+			if got := s.status(); got.Version != 1 || got.PID != pid {
 				t.Errorf("version %d in PID %d, want 1 in %d", got.Version, got.PID, pid)
 			}
 			if comm, err := os.ReadFile("/proc/" + itoa(pid) + "/comm"); err != nil || string(comm) != "server\n" {
@@ -290,7 +284,7 @@ func TestCrashesLater(t *testing.T) {
 	t.Parallel()
 	state := t.TempDir()
 	os.Chmod(state, 0o700)
-	s, c := newServer(t, config{Addr: "127.0.0.1:" + freePort(t), Options: reexec.Options{StateDir: state, Probation: 300 * time.Millisecond}})
+	s, c := newServer(t, config{Addr: "127.0.0.1:" + itoa(testneed.Port(t)), Options: reexec.Options{StateDir: state, Probation: 100 * time.Millisecond}})
 	s.run(c, s.exe)
 	s.until("the first version to be good", func() bool {
 		text, _ := os.ReadFile(filepath.Join(state, "reexec.json"))
@@ -324,15 +318,4 @@ func TestCrashesLater(t *testing.T) {
 	}
 	program(t, s.exe, trailer{Version: 3})
 	s.waitVersion(3)
-}
-
-func freePort(t *testing.T) string {
-	t.Helper()
-	ln, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer ln.Close()
-	_, port, _ := strings.Cut(ln.Addr().String(), ":")
-	return port
 }

@@ -20,20 +20,15 @@ import (
 func TestStream(t *testing.T) {
 	t.Parallel()
 	s := startServer(t, config{})
-	c, err := net.Dial("tcp", s.addr)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer c.Close()
-	c.SetDeadline(time.Now().Add(30 * time.Second))
+	c := s.talk(t)
 	io.WriteString(c, "POST /stream HTTP/1.1\r\nHost: x\r\nContent-Length: 3\r\n\r\nend")
-	read(t, c, "1\r\n1\r\n") // chunks of one byte, the first two at least
+	c.read("1\r\n1\r\n") // chunks of one byte, the first two at least
 	program(t, s.exe, trailer{Version: 2})
 	s.wait("event draining ")
-	read(t, c, " end\r\n0\r\n\r\n")
+	c.read(" end\r\n0\r\n\r\n")
 	s.waitVersion(2)
 	io.WriteString(c, "POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 1\r\n\r\nx")
-	read(t, c, "2 x")
+	c.read("2 x")
 }
 
 // TestPipelined: a request that comes while the one before it is answered is
@@ -41,18 +36,14 @@ func TestStream(t *testing.T) {
 func TestPipelined(t *testing.T) {
 	t.Parallel()
 	s := startServer(t, config{Work: 200 * time.Millisecond})
-	c, err := net.Dial("tcp", s.addr)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer c.Close()
-	c.SetDeadline(time.Now().Add(30 * time.Second))
+	c := s.talk(t)
 	io.WriteString(c, strings.Repeat("POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 1\r\n\r\nx", 2))
 	time.Sleep(20 * time.Millisecond)
 	io.WriteString(c, "POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 1\r\n\r\ny")
 	s.cmd.Process.Signal(unix.SIGUSR2)
-	read(t, c, "1 x")
-	read(t, c, "1 y")
+	c.read("1 x")
+	c.read("1 x")
+	c.read("1 y")
 	s.waitGeneration(1)
 }
 
@@ -71,7 +62,7 @@ func TestPipelinedMany(t *testing.T) {
 				return
 			}
 			defer c.Close()
-			c.SetDeadline(time.Now().Add(30 * time.Second))
+			c.SetDeadline(time.Now().Add(limit))
 			io.WriteString(c, strings.Repeat("POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 1\r\n\r\nx", many))
 			var got []byte
 			buf := make([]byte, 4096)
@@ -99,27 +90,22 @@ func TestPipelinedBegin(t *testing.T) {
 	s := startServer(t, config{})
 	generation := 0
 	for _, n := range []int{1, 3, len("POST / HTTP/1.1\r\n"), len("POST / HTTP/1.1\r\nHos")} {
-		c, err := net.Dial("tcp", s.addr)
-		if err != nil {
-			t.Fatal(err)
-		}
-		defer c.Close()
-		c.SetDeadline(time.Now().Add(30 * time.Second))
+		c := s.talk(t)
 		const request = "POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 1\r\n\r\nx"
 		io.WriteString(c, request+request[:n])
-		read(t, c, "1 x")
+		c.read("1 x")
 		drains := len(s.lines("event draining "))
 		s.cmd.Process.Signal(unix.SIGUSR2)
 		s.waitN("event draining ", drains+1)
 		io.WriteString(c, request[n:])
-		read(t, c, "1 x")
+		c.read("1 x")
 		generation++
 		s.waitGeneration(generation)
 		if n > 3 {
 			continue
 		}
 		io.WriteString(c, request+request[:n])
-		read(t, c, "1 x")
+		c.read("1 x")
 		s.cmd.Process.Signal(unix.SIGUSR2)
 		generation++
 		s.waitGeneration(generation)
@@ -142,7 +128,7 @@ func TestTLS(t *testing.T) {
 				clients.Go(func() {
 					transport := &http.Transport{TLSClientConfig: &tls.Config{InsecureSkipVerify: true}, ForceAttemptHTTP2: protocol == "HTTP/2.0"}
 					defer transport.CloseIdleConnections()
-					client := &http.Client{Transport: transport, Timeout: 30 * time.Second}
+					client := &http.Client{Transport: transport, Timeout: limit}
 					for i := 0; ; i++ {
 						select {
 						case <-stop:

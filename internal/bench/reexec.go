@@ -3,7 +3,6 @@ package main
 import (
 	"context"
 	"fmt"
-	"os"
 	"os/exec"
 	"path/filepath"
 	"strings"
@@ -76,7 +75,7 @@ func moduleRoot() string {
 
 // startExample starts one of moult's own servers, in two versions.
 func (b *bench) startExample(ctx context.Context, e reexecload.Example) (*reexecload.Server, error) {
-	dir, err := os.MkdirTemp(b.dir, e.Name+"-")
+	dir, port, err := b.serverPlace(e.Name)
 	if err != nil {
 		return nil, err
 	}
@@ -88,11 +87,7 @@ func (b *bench) startExample(ctx context.Context, e reexecload.Example) (*reexec
 			return nil, err
 		}
 	}
-	p, err := e.Serve(dir, files, versions)
-	if err != nil {
-		return nil, err
-	}
-	run, err := p.Start(ctx)
+	run, err := e.Serve(dir, port, files, versions).Start(ctx)
 	if err != nil {
 		return nil, err
 	}

@@ -61,10 +61,11 @@ frontend bench
 // startNginx starts nginx, which is upgraded by SIGUSR2 to the old master, which
 // starts the new one, and SIGQUIT to it when the new one serves.
 func (b *bench) startNginx(ctx context.Context) (*reexecload.Server, error) {
-	dir, addr, err := b.serverPlace("nginx")
+	dir, port, err := b.serverPlace("nginx")
 	if err != nil {
 		return nil, err
 	}
+	addr := "127.0.0.1:" + strconv.Itoa(port)
 	user := ""
 	if os.Geteuid() == 0 {
 		user = "user root;" // the one that the package has made may not exist
@@ -123,10 +124,11 @@ func (b *bench) startNginx(ctx context.Context) (*reexecload.Server, error) {
 // startHAProxy starts HAProxy with a master, which SIGUSR2 makes execute itself
 // and start a new worker.
 func (b *bench) startHAProxy(ctx context.Context, name, option string) (*reexecload.Server, error) {
-	dir, addr, err := b.serverPlace("haproxy")
+	dir, port, err := b.serverPlace("haproxy")
 	if err != nil {
 		return nil, err
 	}
+	addr := "127.0.0.1:" + strconv.Itoa(port)
 	config := filepath.Join(dir, "haproxy.cfg")
 	if err := os.WriteFile(config, fmt.Appendf(nil, haproxyConfig, dir, addr, option), 0o644); err != nil {
 		return nil, err
@@ -174,16 +176,16 @@ func (b *bench) startHAProxy(ctx context.Context, name, option string) (*reexecl
 	return s, err
 }
 
-// serverPlace is a directory, and an address where nobody listens.
-func (b *bench) serverPlace(name string) (dir, addr string, err error) {
+// serverPlace is a directory, and a port of 127.0.0.1 where nobody listens.
+func (b *bench) serverPlace(name string) (dir string, port int, err error) {
 	if dir, err = os.MkdirTemp(b.dir, name+"-"); err != nil {
-		return "", "", err
+		return "", 0, err
 	}
 	ln, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
-		return "", "", err
+		return "", 0, err
 	}
-	return dir, ln.Addr().String(), ln.Close()
+	return dir, ln.Addr().(*net.TCPAddr).Port, ln.Close()
 }
 
 // wantOK wants "ok" and the PID of the worker that answers.

@@ -3,7 +3,6 @@ package reexecload
 import (
 	"context"
 	"fmt"
-	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -79,20 +78,12 @@ func (e Example) Build(ctx context.Context, root, out, version string) error {
 }
 
 // Serve is a program that has versions of the example, built into files, take
-// turns. It gets a free port, and the directory dir on the file system of the
-// files.
-func (e Example) Serve(dir string, files, versions []string) (Program, error) {
-	ln, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		return Program{}, err
-	}
-	addr := ln.Addr().String()
-	if err := ln.Close(); err != nil {
-		return Program{}, err
-	}
-	_, port, err := net.SplitHostPort(addr)
+// turns. It listens at the port of 127.0.0.1, and has the directory dir on the file
+// system of the files.
+func (e Example) Serve(dir string, port int, files, versions []string) Program {
+	number := strconv.Itoa(port)
 	return Program{
-		Name: e.Name, Files: files, Dir: dir, Addr: addr, Args: e.args(port),
+		Name: e.Name, Files: files, Dir: dir, Addr: "127.0.0.1:" + number, Args: e.args(number),
 		Said: e.parse,
 		Check: func(sent []byte, a Answer) error {
 			s := e.parse(a)
@@ -103,5 +94,5 @@ func (e Example) Serve(dir string, files, versions []string) (Program, error) {
 			return nil
 		},
 		File: func(a Answer) int { return slices.Index(versions, e.parse(a).Version) },
-	}, err
+	}
 }
