@@ -32,7 +32,8 @@ import (
 type Cache struct {
 	root    cacheRoot
 	entries []cacheEntry
-	index   map[string]int
+	index   map[string]int // nil if entries are sorted by path, as they are in a file
+	hint    int64          // atomic: where the last one was found; the next is near
 	changed bool
 }
 
@@ -63,16 +64,15 @@ func NewCache() *Cache { return &Cache{index: map[string]int{}} }
 func (c *Cache) Bind(path string, dev, ino uint64) {
 	root := cacheRoot{path, dev, ino}
 	if c.root != root {
-		*c = *NewCache()
-		c.root = root
+		*c = Cache{root: root, index: map[string]int{}}
 	}
 }
 
 // Lookup returns the digest of the file at path, whose stat(2) is st now, if the
 // cache knows it.
 func (c *Cache) Lookup(path string, st Stat) (Digest, bool) {
-	i, ok := c.index[path]
-	if !ok || c.entries[i].stat != st {
+	i := c.find(path)
+	if i < 0 || c.entries[i].stat != st {
 		return Digest{}, false
 	}
 	c.entries[i].used = true
@@ -89,8 +89,9 @@ func (c *Cache) Store(path string, st Stat, d Digest, seen time.Time) {
 		c.Forget(path)
 		return
 	}
-	i, ok := c.index[path]
-	if !ok {
+	i := c.find(path)
+	if i < 0 {
+		c.mix()
 		i = len(c.entries)
 		c.entries = append(c.entries, cacheEntry{path: strings.Clone(path)})
 		c.index[c.entries[i].path] = i
@@ -104,7 +105,8 @@ func (c *Cache) Changed() bool { return c.changed }
 
 // Forget drops what is remembered of a file.
 func (c *Cache) Forget(path string) {
-	if i, ok := c.index[path]; ok {
+	if i := c.find(path); i >= 0 {
+		c.mix()
 		delete(c.index, path)
 		c.entries[i] = cacheEntry{}
 	}
@@ -115,33 +117,32 @@ func (c *Cache) Forget(path string) {
 func (c *Cache) Sweep() {
 	n := len(c.entries)
 	c.entries = slices.DeleteFunc(c.entries, func(e cacheEntry) bool { return !e.used })
-	if len(c.entries) < n {
-		clear(c.index)
-	}
 	for i := range c.entries {
 		c.entries[i].used = false
-		if len(c.index) < len(c.entries) {
-			c.index[c.entries[i].path] = i
-		}
+	}
+	if c.index != nil && len(c.entries) < n {
+		c.index = nil
+		c.mix()
 	}
 }
 
 // Len is the number of files that are remembered.
-func (c *Cache) Len() int { return len(c.index) }
+func (c *Cache) Len() int {
+	if c.index == nil {
+		return len(c.entries)
+	}
+	return len(c.index)
+}
 
 // Encode returns the cache as bytes for [LoadCache].
 func (c *Cache) Encode() []byte {
-	b := make([]byte, 0, 128+len(c.root.path)+(cacheFixed+64)*len(c.index))
+	b := make([]byte, 0, 128+len(c.root.path)+(cacheFixed+64)*c.Len())
 	b = fmt.Appendf(b, "%s%d\n", cacheMagic, formatNumber)
 	b = appendString(b, c.root.path)
 	b = binary.LittleEndian.AppendUint64(b, c.root.dev)
 	b = binary.LittleEndian.AppendUint64(b, c.root.ino)
-	b = binary.LittleEndian.AppendUint64(b, uint64(len(c.index)))
-	for i := range c.entries {
-		e := &c.entries[i]
-		if e.path == "" {
-			continue // forgotten
-		}
+	b = binary.LittleEndian.AppendUint64(b, uint64(c.Len()))
+	for _, e := range c.sorted() {
 		b = appendString(b, e.path)
 		for _, n := range [...]uint64{e.stat.Dev, e.stat.Ino, uint64(e.stat.Size), uint64(e.stat.MTime), uint64(e.stat.CTime)} {
 			b = binary.LittleEndian.AppendUint64(b, n)
@@ -186,25 +187,33 @@ func (c *Cache) load(b []byte) error {
 		return errCache
 	}
 	r := cacheReader{b: body[len(first)+1:]}
-	c.root = cacheRoot{r.string(), r.uint64(), r.uint64()}
+	c.root = cacheRoot{string(r.string()), r.uint64(), r.uint64()}
 	n := r.uint64()
 	if r.bad || n > uint64(len(r.b)/(cacheFixed+1)) {
 		return errCache
 	}
 	c.entries = make([]cacheEntry, n)
-	c.index = make(map[string]int, n)
+	c.index = nil
+	var paths strings.Builder // one piece of memory for all
+	paths.Grow(len(r.b) - int(n)*cacheFixed)
+	sorted := true
 	for i := range c.entries {
 		e := &c.entries[i]
-		e.path = r.string()
+		start := paths.Len()
+		paths.Write(r.string())
+		e.path = paths.String()[start:]
+		sorted = sorted && (i == 0 || c.entries[i-1].path < e.path)
 		e.stat = Stat{r.uint64(), r.uint64(), int64(r.uint64()), int64(r.uint64()), int64(r.uint64())}
 		copy(e.digest[:], r.take(sha256.Size))
 		e.bare = r.bit()
-		c.index[e.path] = i
 		if e.path == "" || e.digest.IsZero() {
 			return errCache
 		}
 	}
-	if r.bad || len(r.b) != 0 || len(c.index) != len(c.entries) {
+	if !sorted { // by an earlier moult
+		c.mix()
+	}
+	if r.bad || len(r.b) != 0 || c.Len() != len(c.entries) {
 		return errCache
 	}
 	return nil
@@ -249,20 +258,20 @@ func (r *cacheReader) uint64() uint64 {
 	return 0
 }
 
-func (r *cacheReader) string() string {
+func (r *cacheReader) string() []byte {
 	n, size := binary.Uvarint(r.b)
 	if size <= 0 {
 		r.bad = true
-		return ""
+		return nil
 	}
 	r.b = r.b[size:]
-	return string(r.take(n))
+	return r.take(n)
 }
 
 // setBare remembers that a file which was just stored has no extended attribute
 // to ship: while its change time stays, it gets none.
 func (c *Cache) setBare(path string) {
-	if i, ok := c.index[path]; ok {
+	if i := c.find(path); i >= 0 {
 		c.entries[i].bare = true
 	}
 }
@@ -270,15 +279,15 @@ func (c *Cache) setBare(path string) {
 // isBare says whether the file at path, whose stat(2) is st now, is known to
 // have no extended attribute to ship. Several goroutines may ask at once.
 func (c *Cache) isBare(path string, st Stat) bool {
-	i, ok := c.index[path]
-	return ok && c.entries[i].bare && c.entries[i].stat == st
+	i := c.find(path)
+	return i >= 0 && c.entries[i].bare && c.entries[i].stat == st
 }
 
 // Known returns what is remembered of the file at path, whatever its stat(2) is
 // now.
 func (c *Cache) Known(path string) (Stat, Digest, bool) {
-	i, ok := c.index[path]
-	if !ok {
+	i := c.find(path)
+	if i < 0 {
 		return Stat{}, Digest{}, false
 	}
 	return c.entries[i].stat, c.entries[i].digest, true

@@ -50,12 +50,12 @@ func (r *Release) readDir(ctx context.Context, root *disk.Root, path, abs string
 		}
 	}
 	s := scanner{root: root, name: path, cache: r.cache, skip: func(p string) bool { return p == configName || r.Config.excludes(p) }}
-	found, err := s.scan(ctx)
+	top, err := s.scan(ctx)
 	if err != nil {
 		return err
 	}
 	var entries []Entry
-	entries, r.stats, err = collect(found, ownersOf(opt.Owners))
+	entries, r.stats, err = collect(top, ownersOf(opt.Owners))
 	if err != nil {
 		return err
 	}
@@ -79,7 +79,7 @@ func bind(c *Cache, root *disk.Root, abs string) error {
 }
 
 // ownersOf returns what fills in the owners of a scanned item; nil for none.
-func ownersOf(o Owners) func(*item) {
+func ownersOf(o Owners) func(*item, *Entry) {
 	if o == OwnersNone {
 		return nil
 	}
@@ -97,15 +97,15 @@ func ownersOf(o Owners) func(*item) {
 		}
 		return s
 	}
-	return func(it *item) {
-		it.Owner = name(users, it.uid, func(id string) (string, error) {
+	return func(it *item, e *Entry) {
+		e.Owner = name(users, it.uid, func(id string) (string, error) {
 			u, err := user.LookupId(id)
 			if err != nil {
 				return "", err
 			}
 			return u.Username, nil
 		})
-		it.Group = name(groups, it.gid, func(id string) (string, error) {
+		e.Group = name(groups, it.gid, func(id string) (string, error) {
 			g, err := user.LookupGroupId(id)
 			if err != nil {
 				return "", err

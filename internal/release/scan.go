@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"os"
 	"path"
 	"runtime"
 	"slices"
@@ -28,25 +27,40 @@ type scanner struct {
 
 	mu      sync.Mutex
 	wake    sync.Cond
-	todo    []string // directories to read; the last first, so that few wait
+	todo    []*directory // to be read; the last first, so that few wait
 	working int
-	found   [][]item // for each directory that was read
 	err     error
 	errAt   string // the least path that had an error, so that it is always the same one
 }
 
-// item is an entry, and what else lstat(2) says of it.
-type item struct {
-	Entry
-	stat     Stat
-	links    bool // it has more than one name
-	uid, gid uint32
+// directory is one of the tree, and what is in it, by name.
+type directory struct {
+	path   string
+	prefix string // of the paths of what is in it
+	items  []item
+	below  []*directory // by prefix
 }
 
-// scan returns everything below the root, in no order.
-func (s *scanner) scan(ctx context.Context) ([][]item, error) {
+// item is what a directory has under a name.
+type item struct {
+	path  string
+	stat  Stat
+	kind  Type
+	mode  uint32
+	uid   uint32
+	gid   uint32
+	text  string
+	attrs map[string]string
+
+	sparse bool
+	links  bool // it has more than one name
+}
+
+// scan returns everything below the root.
+func (s *scanner) scan(ctx context.Context) (*directory, error) {
 	s.wake.L = &s.mu
-	s.todo = []string{"."}
+	top := &directory{path: "."}
+	s.todo = []*directory{top}
 	var workers sync.WaitGroup
 	for range runtime.NumCPU() {
 		workers.Go(func() { s.work(ctx) })
@@ -55,7 +69,7 @@ func (s *scanner) scan(ctx context.Context) ([][]item, error) {
 	if err := ctx.Err(); err != nil {
 		return nil, err
 	}
-	return s.found, s.err
+	return top, s.err
 }
 
 func (s *scanner) work(ctx context.Context) {
@@ -75,17 +89,14 @@ func (s *scanner) work(ctx context.Context) {
 		s.working++
 		s.mu.Unlock()
 
-		items := w.read(dir)
+		w.read(dir)
 
 		s.mu.Lock()
 		s.working--
-		s.found = append(s.found, items)
-		for i := range items {
-			if items[i].Type == Dir {
-				s.todo = append(s.todo, items[i].Path)
-			}
+		s.todo = append(s.todo, dir.below...)
+		if len(dir.below) > 0 || len(s.todo) == 0 {
+			s.wake.Broadcast()
 		}
-		s.wake.Broadcast()
 	}
 }
 
@@ -111,35 +122,37 @@ type dirReader struct {
 	buf     []byte
 }
 
-func (w *dirReader) read(dir string) []item {
-	f, err := w.root.Lookup(dir)
+func (w *dirReader) read(d *directory) {
+	f, err := w.root.Lookup(d.path)
 	if err != nil {
-		w.fail(dir, err)
-		return nil
+		w.fail(d.path, err)
+		return
 	}
 	defer f.Close()
-	names, err := w.names(int(f.Fd()))
+	fd := int(f.Fd())
+	names, err := w.names(fd)
 	if err != nil {
-		w.fail(dir, w.pathError("readdir", dir, err))
-		return nil
+		w.fail(d.path, w.pathError("readdir", d.path, err))
+		return
 	}
-	items := make([]item, 0, len(names))
+	slices.Sort(names)
+	d.items = make([]item, 0, len(names))
 	for _, name := range names {
-		p := name
-		if dir != "." {
-			p = dir + "/" + name
-		}
+		p := d.prefix + name
 		if w.skip(p) {
 			continue
 		}
-		var it item
-		if err := w.item(f, name, p, &it); err != nil {
+		it := item{path: p}
+		if err := w.item(fd, name, &it); err != nil {
 			w.fail(p, err)
 			continue
 		}
-		items = append(items, it)
+		d.items = append(d.items, it)
+		if it.kind == Dir {
+			d.below = append(d.below, &directory{path: p, prefix: p + "/"})
+		}
 	}
-	return items
+	slices.SortFunc(d.below, func(a, b *directory) int { return strings.Compare(a.prefix, b.prefix) })
 }
 
 func (w *dirReader) names(fd int) ([]string, error) {
@@ -157,32 +170,30 @@ func (w *dirReader) names(fd int) ([]string, error) {
 }
 
 // item fills it from what is called name in the directory dir.
-func (w *dirReader) item(dir *os.File, name, p string, it *item) error {
+func (w *dirReader) item(dir int, name string, it *item) error {
+	p := it.path
 	if p == Own {
 		return fmt.Errorf("%s: %w", w.full(p), errOwn)
 	}
 	var st unix.Stat_t
-	fd := int(dir.Fd())
-	if err := unix.Fstatat(fd, name, &st, unix.AT_SYMLINK_NOFOLLOW); err != nil {
+	if err := unix.Fstatat(dir, name, &st, unix.AT_SYMLINK_NOFOLLOW); err != nil {
 		return w.pathError("lstat", p, err)
 	}
-	it.Path = p
 	it.stat = StatOf(&st)
-	it.MTime = it.stat.MTime
 	it.uid, it.gid = st.Uid, st.Gid
 	switch st.Mode & unix.S_IFMT {
 	case unix.S_IFREG:
-		it.Type, it.Mode, it.Size = File, st.Mode&0o7777, st.Size
+		it.kind, it.mode = File, st.Mode&0o7777
 		it.links = st.Nlink > 1
 		if st.Blocks*512 < st.Size {
-			it.Sparse = hasHole(fd, name, st.Size)
+			it.sparse = hasHole(dir, name, st.Size)
 		}
 	case unix.S_IFDIR:
-		it.Type, it.Mode = Dir, st.Mode&0o7777
+		it.kind, it.mode = Dir, st.Mode&0o7777
 	case unix.S_IFLNK:
-		it.Type = Symlink
-		n, err := unix.Readlinkat(fd, name, w.buf)
-		it.Text = string(w.buf[:max(n, 0)])
+		it.kind = Symlink
+		n, err := unix.Readlinkat(dir, name, w.buf)
+		it.text = string(w.buf[:max(n, 0)])
 		if err != nil {
 			return w.pathError("readlink", p, err)
 		}
@@ -190,11 +201,11 @@ func (w *dirReader) item(dir *os.File, name, p string, it *item) error {
 	default:
 		return fmt.Errorf("%s: %s does not belong in a release", w.full(p), kind(st.Mode))
 	}
-	if w.cache != nil && it.Type == File && w.cache.isBare(p, it.stat) {
+	if w.cache != nil && it.kind == File && w.cache.isBare(p, it.stat) {
 		return nil
 	}
 	var err error
-	if it.Xattrs, err = xattrs(fd, name, w.buf); err != nil {
+	if it.attrs, err = xattrs(dir, name, w.buf); err != nil {
 		return w.pathError("listxattr", p, err)
 	}
 	return nil
@@ -224,45 +235,61 @@ func hasHole(dir int, name string, size int64) bool {
 	return err == nil && hole < size
 }
 
+// walk calls visit for all that is below a directory, by path: what is below "a"
+// comes after "a" and "a-b", and before "a0".
+func (d *directory) walk(visit func(*item)) {
+	below := d.below
+	for i := range d.items {
+		it := &d.items[i]
+		for len(below) > 0 && below[0].prefix < it.path {
+			below[0].walk(visit)
+			below = below[1:]
+		}
+		visit(it)
+	}
+	for _, b := range below {
+		b.walk(visit)
+	}
+}
+
 // collect makes the sorted manifest entries of what was scanned, and their
 // Stats beside them.
-func collect(found [][]item, owners func(*item)) ([]Entry, []Stat, error) {
+func collect(top *directory, owners func(*item, *Entry)) ([]Entry, []Stat, error) {
 	n, files := 0, 0
-	for _, items := range found {
-		n += len(items)
-	}
-	refs := make([]*item, 0, n)
-	for _, items := range found {
-		for i := range items {
-			refs = append(refs, &items[i])
-			if items[i].Type != Dir {
-				files++
-			}
+	top.walk(func(it *item) {
+		n++
+		if it.kind != Dir {
+			files++
 		}
-	}
+	})
 	if files == 0 {
 		return nil, nil, errEmpty
 	}
-	slices.SortFunc(refs, func(a, b *item) int { return strings.Compare(a.Path, b.Path) })
-
-	entries, stats := make([]Entry, n), make([]Stat, n)
+	entries, stats := make([]Entry, 0, n), make([]Stat, 0, n)
 	type inode struct{ dev, ino uint64 }
 	first := map[inode]string{}
-	for i, it := range refs {
-		if owners != nil {
-			owners(it)
+	top.walk(func(it *item) {
+		entries, stats = append(entries, Entry{
+			Path: it.path, Type: it.kind, Mode: it.mode, Text: it.text, Xattrs: it.attrs,
+			MTime: it.stat.MTime, Sparse: it.sparse,
+		}), append(stats, it.stat)
+		e := &entries[len(entries)-1]
+		if it.kind == File {
+			e.Size = it.stat.Size
 		}
-		entries[i], stats[i] = it.Entry, it.stat
+		if owners != nil {
+			owners(it, e)
+		}
 		if !it.links {
-			continue
+			return
 		}
 		id := inode{it.stat.Dev, it.stat.Ino}
 		if path, ok := first[id]; ok {
-			entries[i].HardLink = path
+			e.HardLink = path
 		} else {
-			first[id] = it.Path
+			first[id] = it.path
 		}
-	}
+	})
 	return entries, stats, nil
 }
 
