@@ -89,6 +89,29 @@ func TestHangs(t *testing.T) {
 	p.serves("1")
 }
 
+// New code shows that it is not ready yet, and may be taken back.
+func TestStarting(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	path := filepath.Join(dir, "server")
+	bad := compile(t, "gcc", cServer, filepath.Join(dir, "bad"), "-std=gnu99", "-w", `-DBROKEN=while (access("end", F_OK) != 0) usleep(2000); abort()`)
+	place(t, server(t, version("1")), path)
+	p := start(t, path)
+	shows := func(generation string, starting bool) {
+		t.Helper()
+		p.wait("sign of generation "+generation, func() bool {
+			text := p.mark()
+			return strings.Contains(text, "\ngeneration "+generation+"\n") && strings.Contains(text, "\nstarting 1\n") == starting
+		})
+	}
+	shows("0", false)
+	place(t, bad, path)
+	shows("1", true)
+	os.WriteFile(filepath.Join(dir, "end"), nil, 0o644)
+	p.says("taken back")
+	shows("2", false)
+}
+
 // Files that can never run are found before anything is let go.
 func TestNeverExecuted(t *testing.T) {
 	t.Parallel()

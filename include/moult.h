@@ -2911,8 +2911,8 @@ static int moult__mark(void)
 {
 	struct moult__state *g = &moult__g;
 	char text[128];
-	snprintf(text, sizeof text, "moult-reexec 1\npid %ld\ngeneration %d\nsignal %d\nrejected %u\n", (long)g->pid, g->generation,
-	         g->o.signal > 0 ? g->o.signal : 0, g->turned_down);
+	snprintf(text, sizeof text, "moult-reexec 1\npid %ld\ngeneration %d\nsignal %d\nrejected %u\n%s", (long)g->pid, g->generation,
+	         g->o.signal > 0 ? g->o.signal : 0, g->turned_down, g->ready ? "" : "starting 1\n");
 	int fd = moult__sealed("moult-reexec", text, strlen(text));
 	if (fd < 0)
 		return fd;
@@ -3215,6 +3215,7 @@ int moult_ready(void)
 			g->bad[g->nbad++ % 16] = seen.digest;
 	}
 	moult__boot_ready();
+	moult__mark(); /* if it fails, others take us for one that is still starting */
 	int spawned = g->ready_fd >= 0;
 	if (spawned) {
 		snprintf(text, sizeof text, "ready %ld\n", (long)g->pid);

@@ -237,6 +237,9 @@ func (p *Process) showInfo() error {
 		sig = 0
 	}
 	text := fmt.Sprintf("moult-reexec 1\npid %d\ngeneration %d\nsignal %d\nrejected %d\n", os.Getpid(), p.generation, sig, p.turnedDown)
+	if !p.isReady() {
+		text += "starting 1\n"
+	}
 	info, err := sealed(infoName, []byte(text))
 	if err != nil {
 		return err

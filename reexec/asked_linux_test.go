@@ -28,6 +28,29 @@ func TestAskedInVain(t *testing.T) {
 	}
 }
 
+// TestStarting: new code shows that it is not ready yet, and may be taken back.
+func TestStarting(t *testing.T) {
+	t.Parallel()
+	s, c := newServer(t, config{})
+	needs := filepath.Join(t.TempDir(), "needs")
+	s.env = []string{"MOULT_TEST_NEEDS=" + needs}
+	s.run(c, s.exe)
+	shows := func(what, want string, starting bool) {
+		t.Helper()
+		s.until(what, func() bool {
+			text, n := shownInfo(s.cmd.Process.Pid)
+			return n == 1 && strings.Contains(text, want) && strings.Contains(text, "\nstarting 1\n") == starting
+		})
+	}
+	shows("the first to be ready", "\ngeneration 0\n", false)
+	program(t, s.exe, trailer{Version: 2, Fails: "awaits"})
+	shows("the second one", "\ngeneration 1\n", true)
+	if err := os.WriteFile(needs, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	shows("the first to be back", "\ngeneration 2\n", false)
+}
+
 // shownInfo is what a process shows of itself, and in how many files.
 func shownInfo(pid int) (text string, n int) {
 	all, _ := filepath.Glob(fmt.Sprintf("/proc/%d/fd/*", pid))

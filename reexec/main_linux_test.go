@@ -10,6 +10,7 @@ import (
 	"encoding/gob"
 	"encoding/hex"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"math/big"
 	"net"
@@ -223,6 +224,15 @@ func fail(p *reexec.Process, how string) {
 		}
 	case "state":
 		p.Fail(fmt.Errorf("cannot read the saved state %q", p.Load("trace")))
+		os.Exit(4)
+	case "awaits":
+		for os.Getenv("MOULT_TEST_NEEDS") != "" {
+			if _, err := os.Stat(os.Getenv("MOULT_TEST_NEEDS")); err == nil {
+				break
+			}
+			time.Sleep(2 * time.Millisecond)
+		}
+		p.Fail(errors.New("it has waited"))
 		os.Exit(4)
 	case "return":
 		func() { defer p.Guard() }()

@@ -278,6 +278,9 @@ func (p *Process) becomeReady() error {
 	p.mu.Unlock()
 	p.restoreIgnored()
 	p.watch.begin(p)
+	if err := p.showInfo(); err != nil {
+		p.tell(Event{Kind: Warning, Err: fmt.Errorf("others are not told that it is ready: %w", err)})
+	}
 	e := Event{Kind: Readied, Path: p.exe}
 	if !paused.IsZero() {
 		e.Gap = time.Since(paused)

@@ -120,8 +120,8 @@ func (r *runner) bySignal(ctx context.Context, o *Outcome) {
 	r.waitReplaced(ctx, o, pidfd, *before)
 }
 
-// waitReplaced waits until a process runs the new code, twice in a row: the
-// library goes back to the old code if the new does not get ready. It says so
+// waitReplaced waits until a process runs the new code and is ready, twice in a
+// row: the library goes back to the old code if the new does not get ready. It says so
 // in what it shows of itself, as it does if it does not even try the new code;
 // then nothing is left to wait for.
 func (r *runner) waitReplaced(ctx context.Context, o *Outcome, pidfd int, before stale.Reexec) {
@@ -138,7 +138,7 @@ func (r *runner) waitReplaced(ctx context.Context, o *Outcome, pidfd int, before
 			old, err = r.findOld(ctx, o.Processes[0])
 		}
 		fresh++
-		if err != nil || old != nil {
+		if err != nil || old != nil || isStarting(o.Processes[0].PID) {
 			fresh = 0
 		}
 		if old != nil && old.Reexec != nil {
@@ -158,6 +158,13 @@ func (r *runner) waitReplaced(ctx context.Context, o *Outcome, pidfd int, before
 	}
 	// Those that it has started are its business; but they are waited for.
 	r.waitCurrent(ctx, o, r.Linger)
+}
+
+// isStarting says that a process runs new code that is not ready, and that may
+// still go back to the old. One that says nothing of the kind counts as ready.
+func isStarting(pid int) bool {
+	x := stale.ReexecOf(pid)
+	return x != nil && x.Starting
 }
 
 // findOld looks at a process; nil if it is not stale, or is not there.

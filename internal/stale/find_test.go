@@ -212,7 +212,7 @@ int main(void) {
 		switch {
 		case p.PID == child && p.Reexec != nil:
 			t.Errorf("the child: got %+v, want nothing", *p.Reexec)
-		case p.PID != child && (p.Reexec == nil || *p.Reexec != Reexec{1, 12, 3, true, 0}):
+		case p.PID != child && (p.Reexec == nil || *p.Reexec != Reexec{1, 12, 3, true, 0, false}):
 			t.Errorf("got %+v, want version 1, signal 12, generation 3, sealed", p.Reexec)
 		}
 	}

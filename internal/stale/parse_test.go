@@ -63,15 +63,16 @@ func TestHome(t *testing.T) {
 
 func TestReexecText(t *testing.T) {
 	for text, want := range map[string]string{
-		"moult-reexec 1\npid 4711\ngeneration 3\nsignal 12\n":          "{1 12 3 false 0} 4711 true",
-		"moult-reexec 2\npid 1\nnew thing\nsignal 0\n":                 "{2 0 0 false 0} 1 true",
-		"moult-reexec 1\npid 7\ngeneration 3\nsignal 12\nrejected 2\n": "{1 12 3 false 2} 7 true",
+		"moult-reexec 1\npid 4711\ngeneration 3\nsignal 12\n":          "{1 12 3 false 0 false} 4711 true",
+		"moult-reexec 2\npid 1\nnew thing\nsignal 0\n":                 "{2 0 0 false 0 false} 1 true",
+		"moult-reexec 1\npid 7\ngeneration 3\nsignal 12\nrejected 2\n": "{1 12 3 false 2 false} 7 true",
+		"moult-reexec 1\npid 7\nsignal 12\nstarting 1\n":               "{1 12 0 false 0 true} 7 true",
 		"moult-reexec\npid 1\n":                                        "",
 		"other 1\npid 1\n":                                             "",
 		"moult-reexec 1\nsignal 99999\n":                               "",
-		"moult-reexec 1\npid -5\nsignal 12":                            "{1 12 0 false 0} 0 true",
+		"moult-reexec 1\npid -5\nsignal 12":                            "{1 12 0 false 0 false} 0 true",
 		"":                                                             "",
-		"moult-reexec 1\npid 99999999999999999999999\nsignal 10\n":     "{1 10 0 false 0} 0 true",
+		"moult-reexec 1\npid 99999999999999999999999\nsignal 10\n":     "{1 10 0 false 0 false} 0 true",
 	} {
 		got := ""
 		if x, pid, ok := parseReexec([]byte(text)); ok {

@@ -24,6 +24,22 @@ func (l *visit) reexec() *Reexec {
 	if !slices.ContainsFunc(l.files, marked) {
 		return nil
 	}
+	return l.shown()
+}
+
+// ReexecOf returns what the process of that number says about replacing itself,
+// whatever it runs; nil if nothing.
+func ReexecOf(pid int) *Reexec {
+	p, err := openProcess("/proc", pid)
+	if err != nil {
+		return nil
+	}
+	defer p.close()
+	return (&visit{scratch: new(scratch), p: p, first: p}).shown()
+}
+
+// shown looks for the file in which the process says it.
+func (l *visit) shown() *Reexec {
 	n := 0
 	for fd, err := range l.first.numbers("fd") {
 		if n++; err != nil || n > mostDescriptors {
@@ -83,6 +99,8 @@ func parseReexec(text []byte) (x *Reexec, pid int, ok bool) {
 			x.Generation = n
 		case "rejected":
 			x.Rejected = n
+		case "starting":
+			x.Starting = n != 0
 		case "signal":
 			if n > 64 {
 				return nil, 0, false

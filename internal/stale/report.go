@@ -162,7 +162,8 @@ type Reexec struct {
 	Generation int  `json:"generation"` // how often it has replaced itself
 	Sealed     bool `json:"sealed"`     // nobody can have changed it since
 
-	Rejected int `json:"rejected,omitempty"` // how often it was asked and has rejected the new code, since this generation began
+	Rejected int  `json:"rejected,omitempty"` // how often it was asked and has rejected the new code, since this generation began
+	Starting bool `json:"starting,omitempty"` // it is not ready, and may still go back to the code before
 }
 
 // HeldFile is a file that no directory has any more, and whose space is free

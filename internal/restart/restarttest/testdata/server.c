@@ -3,6 +3,7 @@
  *   reexec     says that it can replace itself by SIGUSR2, and does
  *   rejects    says so, looks at the new code and rejects it
  *   takenback  says so, executes the new code, which goes back to the old
+ *   takenbacklate  likewise, half a second later: it is no longer stale, and not ready
  *   deaf       says so and does not;  quits: says so and ends
  *   reload     replaces itself on SIGHUP
  *   child      has a child that runs the same file
@@ -47,7 +48,7 @@ static int has(char **argv, const char *verb) {
 	return 0;
 }
 
-static void announce(int rejected) {
+static void announce(int rejected, int starting) {
 	static int fd = -1;
 	char text[200];
 	const char *old = getenv("GENERATION");
@@ -56,7 +57,7 @@ static void announce(int rejected) {
 	setenv("GENERATION", text, 1);
 	if (fd >= 0) close(fd);
 	fd = memfd_create("moult-reexec", MFD_CLOEXEC | MFD_ALLOW_SEALING);
-	int n = snprintf(text, sizeof text, "moult-reexec 1\npid %d\ngeneration %d\nsignal %d\nrejected %d\n", getpid(), generation, SIGUSR2, rejected);
+	int n = snprintf(text, sizeof text, "moult-reexec 1\npid %d\ngeneration %d\nsignal %d\nrejected %d\nstarting %d\n", getpid(), generation, SIGUSR2, rejected, starting);
 	if (write(fd, text, n) != n) exit(2);
 	fcntl(fd, F_ADD_SEALS, F_SEAL_SEAL | F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_WRITE);
 }
@@ -68,11 +69,12 @@ int main(int argc, char **argv) {
 	sigset_t none;
 	sigemptyset(&none);
 	sigprocmask(SIG_SETMASK, &none, NULL);
-	if (has(argv, "reexec") || has(argv, "deaf") || has(argv, "quits") || has(argv, "rejects") || has(argv, "takenback")) {
+	if (has(argv, "reexec") || has(argv, "deaf") || has(argv, "quits") || has(argv, "rejects") || has(argv, "takenback") || has(argv, "takenbacklate")) {
 		sigaction(SIGUSR2, &sa, NULL);
-		announce(0);
 		const char *previous = getenv("PREVIOUS");
+		announce(0, previous != NULL);
 		if (previous) { /* the new code, which is no good */
+			if (has(argv, "takenbacklate")) usleep(500000);
 			char link[64];
 			snprintf(link, sizeof link, "/proc/self/fd/%s", previous);
 			unsetenv("PREVIOUS");
@@ -105,10 +107,10 @@ int main(int argc, char **argv) {
 		if (upgrade && has(argv, "quits")) return 4;
 		if (upgrade && has(argv, "rejects")) {
 			upgrade = 0;
-			announce(1);
+			announce(1, 0);
 			continue;
 		}
-		if (upgrade && has(argv, "takenback")) {
+		if (upgrade && (has(argv, "takenback") || has(argv, "takenbacklate"))) {
 			char number[16];
 			snprintf(number, sizeof number, "%d", open("/proc/self/exe", O_PATH));
 			setenv("PREVIOUS", number, 1);
