@@ -103,8 +103,13 @@ func (p *plan) saveCache() {
 	seen := release.Now()
 	_ = parallel(context.Background(), len(p.steps), func(i int) error {
 		var u unix.Stat_t
-		if st := &p.steps[i]; st.e.Type == release.File && st.act != actKeep && !st.e.Digest.IsZero() &&
-			unix.Fstatat(int(tree.Fd()), st.is, &u, unix.AT_SYMLINK_NOFOLLOW) == nil {
+		st := &p.steps[i]
+		if st.e.Type != release.File || st.act == actKeep || st.e.Digest.IsZero() {
+			return nil
+		}
+		if was, _, ok := p.cache.cache.Known(st.is); ok && p.stayed[st.e.Path] {
+			stats[i] = was // no name of it has come or gone
+		} else if unix.Fstatat(int(tree.Fd()), st.is, &u, unix.AT_SYMLINK_NOFOLLOW) == nil {
 			stats[i] = statOf(&u)
 		}
 		return nil

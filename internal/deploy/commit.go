@@ -282,14 +282,14 @@ func (p *plan) run(ctx context.Context, commit bool) (Result, error) {
 	if err := s.t.register(); err != nil {
 		return res, err
 	}
-	p.warnOfExtra()
+	p.warnOfExtra(ctx)
 	p.waits = !commit
 	n, err := p.stage(ctx)
 	if err != nil {
 		return res, err
 	}
 	p.count(&res)
-	res.Release, res.Version, res.Warnings = p.m.ID().String(), p.m.Version, slices.Concat(p.warnings, p.linkWarnings)
+	res.Release, res.Version, res.Warnings = s.t.idOf(p.m), p.m.Version, slices.Concat(p.warnings, p.linkWarnings)
 	res.Links = p.links
 	if !commit {
 		if s.layout == Owned {
@@ -309,7 +309,11 @@ func (p *plan) run(ctx context.Context, commit bool) (Result, error) {
 		return res, err
 	}
 	if err == nil {
+		p.opts.Retention.closed = p.closed
 		res.Collected, res.Warnings = s.collectAfter(ctx, p.opts.Retention, res.Warnings)
+		if len(res.Collected) > 0 {
+			p.stayed = nil // a file that stayed has lost another name
+		}
 		res.Collected = append(p.reused, res.Collected...)
 		p.saveCache() // last: removing other names of a file moves its change time
 	}
@@ -318,11 +322,11 @@ func (p *plan) run(ctx context.Context, commit bool) (Result, error) {
 
 // warnOfExtra names what people have put among an owned release's own files: it
 // stays in its generation, out of sight once another one is live.
-func (p *plan) warnOfExtra() {
+func (p *plan) warnOfExtra(ctx context.Context) {
 	if p.s.layout != Owned || p.live == noGeneration {
 		return
 	}
-	extra, err := p.s.extra(p.live, p.liveM)
+	extra, err := p.s.extra(ctx, p.live, p.liveM)
 	if err != nil || len(extra) == 0 {
 		return
 	}
@@ -406,8 +410,9 @@ func (p *plan) stage(ctx context.Context) (int, error) {
 		return 0, b.dropStage(fmt.Errorf("stage: %w", err))
 	}
 	p.n = n
+	s.remember(s.abs(s.books(genDir(n))+"/manifest"), p.m)
 	if b.of != noGeneration {
-		p.reused = []int{b.of}
+		p.reused, p.stayed = []int{b.of}, b.has
 		r := s.t.newRecord("gc", noGeneration, noGeneration)
 		r.Note = fmt.Sprintf("generation %d is made of %d", n, b.of)
 		if err := s.record(r); err != nil {

@@ -88,7 +88,7 @@ func (s *state) forgetOwned(ctx context.Context, o ForgetOptions, live int) erro
 		return err
 	}
 	if !o.Force {
-		if err := errors.Join(s.othersInUse(ctx, live), s.checkForget(live)); err != nil {
+		if err := errors.Join(s.othersInUse(ctx, live), s.checkForget(ctx, live)); err != nil {
 			return err
 		}
 	}
@@ -293,7 +293,7 @@ func (s *state) checkDisplaced() error {
 
 // checkForget refuses to remove what is nobody's but the user's: what was there
 // before moult, and what others have put into generations.
-func (s *state) checkForget(live int) error {
+func (s *state) checkForget(ctx context.Context, live int) error {
 	ns, err := s.generations()
 	if err != nil {
 		return err
@@ -313,7 +313,7 @@ func (s *state) checkForget(live int) error {
 		if err != nil {
 			return err
 		}
-		extra, err := s.extra(n, m)
+		extra, err := s.extra(ctx, n, m)
 		if err != nil {
 			return err
 		}

@@ -23,6 +23,8 @@ type Retention struct {
 	// of, as the collection after a commit does: it saves making and removing a
 	// name for each file. It has no effect with Bytes or negative Generations.
 	Spare bool
+
+	closed bool // retired ones were taken out of reach already
 }
 
 // GCOptions say what may be collected.
@@ -110,7 +112,7 @@ func (s *state) collectSome(ctx context.Context, r Retention, dry bool) (Collect
 		}
 	}
 	var closable []int
-	if !dry {
+	if !dry && !r.closed {
 		if closable, err = s.closable(c.Kept); err != nil {
 			return c, err
 		}
@@ -233,6 +235,9 @@ func (s *state) take(ctx context.Context, n int, inv *inventory, c *Collection) 
 	if s.layout == Owned {
 		m, err := s.manifest(n)
 		if err != nil {
+			return err
+		}
+		if err := inv.examine(ctx, s, func(*item) bool { return true }); err != nil {
 			return err
 		}
 		if why := s.obstacle(inv, m); why != "" {

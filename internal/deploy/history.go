@@ -8,9 +8,12 @@ import (
 	"io/fs"
 	"os"
 	"os/user"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 // Record is one line of a target's history: who did what, when, and how it
@@ -68,9 +71,18 @@ func (s *state) historyEndsWhole() bool {
 	return err == nil && last[0] == '\n'
 }
 
+// pastRecords are the records of a history that were read, and how many bytes
+// they took: a history only grows.
+type pastRecords struct {
+	ino     uint64
+	bytes   int64
+	records []Record
+}
+
 // history reads all records; a line that a crash has torn is passed over.
 func (s *state) history() ([]Record, error) {
-	f, err := os.Open(s.abs("history.jsonl"))
+	name := s.abs("history.jsonl")
+	f, err := os.Open(name)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, nil
 	}
@@ -78,22 +90,51 @@ func (s *state) history() ([]Record, error) {
 		return nil, err
 	}
 	defer f.Close()
-	var records []Record
+	var st unix.Stat_t
+	if err := unix.Fstat(int(f.Fd()), &st); err != nil {
+		return nil, &fs.PathError{Op: "fstat", Path: name, Err: err}
+	}
+	past := s.t.past[name]
+	if past == nil || past.ino != st.Ino || past.bytes > st.Size {
+		past = &pastRecords{ino: st.Ino}
+	}
+	if _, err := f.Seek(past.bytes, io.SeekStart); err != nil {
+		return nil, err
+	}
+	last, err := past.read(f)
+	if err != nil {
+		return nil, err
+	}
+	if s.t.past == nil {
+		s.t.past = map[string]*pastRecords{}
+	}
+	s.t.past[name] = past
+	return append(slices.Clip(past.records), last...), nil
+}
+
+// read adds the records of the lines that follow. That of a last line without an
+// end is returned: the next may give it one, or begin a line of its own.
+func (p *pastRecords) read(f io.Reader) (last []Record, err error) {
 	for lines := bufio.NewReaderSize(f, 1<<16); ; {
 		line, err := lines.ReadSlice('\n')
-		long := errors.Is(err, bufio.ErrBufferFull)
+		n, long := len(line), errors.Is(err, bufio.ErrBufferFull)
 		r := Record{From: noGeneration, To: noGeneration}
-		if !long && json.Unmarshal(line, &r) == nil && r.Schema > 0 && plausible(r.From) && plausible(r.To) {
-			records = append(records, r)
-		}
+		good := !long && json.Unmarshal(line, &r) == nil && r.Schema > 0 && plausible(r.From) && plausible(r.To)
 		for errors.Is(err, bufio.ErrBufferFull) {
-			_, err = lines.ReadSlice('\n') // the rest of what no command of ours has written
+			line, err = lines.ReadSlice('\n') // the rest of what no command of ours has written
+			n += len(line)
 		}
-		if err == io.EOF {
-			return records, nil
-		}
-		if err != nil {
+		switch {
+		case err == io.EOF && good:
+			return []Record{r}, nil
+		case err == io.EOF:
+			return nil, nil
+		case err != nil:
 			return nil, err
+		}
+		p.bytes += int64(n)
+		if good {
+			p.records = append(p.records, r)
 		}
 	}
 }
@@ -107,7 +148,8 @@ func (t *Target) History(name string) ([]Record, error) {
 	if err != nil {
 		return nil, err
 	}
-	return s.history()
+	records, err := s.history()
+	return slices.Clone(records), err
 }
 
 // person is who sits before the machine: who called sudo, else the login uid

@@ -15,7 +15,8 @@ import (
 )
 
 // inventory is what is in a generation's directory, ours or not, but for its
-// books.
+// books. Of files it has the inode number alone, which the directory tells; the
+// rest takes a call for each, and [inventory.examine].
 type inventory struct {
 	name  string // of the directory, below the target
 	root  attributes
@@ -27,37 +28,49 @@ type inventory struct {
 type attributes struct {
 	Dev, Ino              uint64
 	Mode, Uid, Gid, Nlink uint32
-	Size                  int64
+	Size, MTime           int64 // bytes; nanoseconds since 1970
 }
 
 // item is a file, link or directory of a generation.
 type item struct {
 	path    string
-	stat    attributes
-	text    string // of a symbolic link
-	foreign bool   // mounted here
-	fixed   bool   // immutable, or for appending only: nobody can remove it, or what is in it
+	stat    attributes // of a file: Dev, Ino and the type, until it is examined
+	text    string     // of a symbolic link
+	foreign bool       // mounted here
+	fixed   bool       // immutable, or for appending only: nobody can remove it, or what is in it
+	known   bool       // all of this
 }
 
 func (i *item) isDir() bool { return i.stat.Mode&unix.S_IFMT == unix.S_IFDIR }
 
+// leadsBack says that it is a link of ours to what the administrator has in the
+// target's directory.
+func (i *item) leadsBack() bool {
+	return !strings.Contains(i.path, "/") && i.text == backText(i.path)
+}
+
 // inventory lists a generation. What vanishes meanwhile is left out.
 func (s *state) inventory(ctx context.Context, n int) (inv inventory, err error) {
 	inv.name = s.file(genDir(n))
-	root, err := os.Open(s.t.abs(inv.name))
-	if err != nil {
+	w := walk{}
+	if w.root, err = os.Open(s.t.abs(inv.name)); err != nil {
 		return inv, err
 	}
-	defer root.Close()
+	defer w.root.Close()
 	var st unix.Stat_t
-	if err := unix.Fstat(int(root.Fd()), &st); err != nil {
-		return inv, &fs.PathError{Op: "fstat", Path: root.Name(), Err: err}
+	if err := unix.Fstat(int(w.root.Fd()), &st); err != nil {
+		return inv, &fs.PathError{Op: "fstat", Path: w.root.Name(), Err: err}
 	}
 	inv.root = attributes{Dev: uint64(st.Dev), Ino: st.Ino, Mode: st.Mode, Uid: st.Uid, Gid: st.Gid}
+	if err := w.trust(st.Dev); err != nil {
+		return inv, err
+	}
+	var all [][]item
+	n = 0
 	for level := []string{"."}; len(level) > 0; {
 		found := make([][]item, len(level))
 		err := parallelBy(ctx, len(level), 1, func(i int) (err error) {
-			found[i], err = list(root, level[i], inv.root.Dev)
+			found[i], err = w.list(level[i])
 			return err
 		})
 		if err != nil {
@@ -70,72 +83,58 @@ func (s *state) inventory(ctx context.Context, n int) (inv inventory, err error)
 					level = append(level, items[i].path)
 				}
 			}
-			inv.items = append(inv.items, items...)
+			n += len(items)
 		}
+		all = append(all, found...)
+	}
+	inv.items = make([]item, 0, n)
+	for _, items := range all {
+		inv.items = append(inv.items, items...)
 	}
 	slices.SortFunc(inv.items, func(a, b item) int { return strings.Compare(a.path, b.path) })
 	return inv, nil
 }
 
-// list is one directory of it.
-func list(root *os.File, name string, dev uint64) ([]item, error) {
-	fd, err := unix.Openat(int(root.Fd()), name, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
-	if err == unix.ENOENT {
-		return nil, nil
-	}
+// examine finds out all about the items that are wanted.
+func (inv *inventory) examine(ctx context.Context, s *state, wanted func(*item) bool) error {
+	root, err := os.Open(s.t.abs(inv.name))
 	if err != nil {
-		return nil, &fs.PathError{Op: "open", Path: root.Name() + "/" + name, Err: err}
+		return err
 	}
-	dir := os.NewFile(uintptr(fd), root.Name()+"/"+name)
-	defer dir.Close()
-	names, err := dir.Readdirnames(-1)
-	if err != nil {
-		return nil, err
-	}
-	items := make([]item, 0, len(names))
-	for _, base := range names {
-		it := item{path: base}
-		if name != "." {
-			it.path = name + "/" + base
-		} else if base == dotMoult {
-			continue
+	defer root.Close()
+	return parallel(ctx, len(inv.items), func(i int) error {
+		it := &inv.items[i]
+		if it.known || !wanted(it) {
+			return nil
 		}
-		err := it.look(fd, base)
-		if err == nil && it.stat.Mode&unix.S_IFMT == unix.S_IFLNK {
-			it.text, err = readlinkat(fd, base)
+		if err := it.look(int(root.Fd()), it.path, inv.root.Dev); err != nil && err != unix.ENOENT {
+			return &fs.PathError{Op: "stat", Path: root.Name() + "/" + it.path, Err: err}
 		}
-		if err == unix.ENOENT {
-			continue
-		}
-		if err != nil {
-			return nil, &fs.PathError{Op: "stat", Path: dir.Name() + "/" + base, Err: err}
-		}
-		it.foreign = it.foreign || it.stat.Dev != dev
-		items = append(items, it)
-	}
-	return items, nil
+		return nil
+	})
 }
 
-// look is fstatat(2), with the attributes that only statx(2) tells.
-func (i *item) look(dir int, base string) error {
+// look is fstatat(2), with the attributes that only statx(2) tells, and the text
+// of a symbolic link.
+func (i *item) look(dir int, name string, dev uint64) error {
 	var st unix.Statx_t
-	if err := unix.Statx(dir, base, unix.AT_SYMLINK_NOFOLLOW|unix.AT_NO_AUTOMOUNT, unix.STATX_BASIC_STATS, &st); err != nil {
+	if err := unix.Statx(dir, name, unix.AT_SYMLINK_NOFOLLOW|unix.AT_NO_AUTOMOUNT, unix.STATX_BASIC_STATS, &st); err != nil {
 		return err
 	}
 	i.stat = attributes{Dev: unix.Mkdev(st.Dev_major, st.Dev_minor), Ino: st.Ino, Mode: uint32(st.Mode), Nlink: st.Nlink,
-		Uid: st.Uid, Gid: st.Gid, Size: int64(st.Size)}
-	i.foreign = st.Attributes&unix.STATX_ATTR_MOUNT_ROOT != 0
+		Uid: st.Uid, Gid: st.Gid, Size: int64(st.Size), MTime: st.Mtime.Sec*1e9 + int64(st.Mtime.Nsec)}
+	i.foreign = st.Attributes&unix.STATX_ATTR_MOUNT_ROOT != 0 || i.stat.Dev != dev
 	i.fixed = st.Attributes&attrFixed != 0
-	return nil
-}
-
-func readlinkat(dir int, name string) (string, error) {
+	i.known = true
+	if st.Mode&unix.S_IFMT != unix.S_IFLNK {
+		return nil
+	}
 	buf := make([]byte, unix.PathMax)
 	n, err := unix.Readlinkat(dir, name, buf)
-	if err != nil {
-		return "", err
+	if err == nil {
+		i.text = string(buf[:n])
 	}
-	return string(buf[:n]), nil
+	return err
 }
 
 // stranger is the first name, if any, that neither the manifest has nor moult
@@ -143,8 +142,7 @@ func readlinkat(dir int, name string) (string, error) {
 func (inv *inventory) stranger(m *release.Manifest) (Path, bool) {
 	for i := range inv.items {
 		it := &inv.items[i]
-		back := !strings.Contains(it.path, "/") && it.text == backText(it.path)
-		if it.foreign || m.Find(it.path) == nil && !back && !isNew(m, it.path) {
+		if it.foreign || m.Find(it.path) == nil && !it.leadsBack() && !isNew(m, it.path) {
 			return Path(it.path), true
 		}
 	}
@@ -153,7 +151,7 @@ func (inv *inventory) stranger(m *release.Manifest) (Path, bool) {
 
 // obstacle says why the generation cannot be taken apart, "" if it can. Half of
 // it would stay under a name that recovery, and so every command, has to remove
-// first.
+// first. Only what was examined can be told to be immutable.
 func (s *state) obstacle(inv *inventory, m *release.Manifest) string {
 	if name, ok := inv.stranger(m); ok {
 		return "holds what no release has brought: " + name.Quoted()

@@ -220,7 +220,7 @@ func (s *state) undecide() error {
 
 func (s *state) newJournal(job string, from, to int, m *release.Manifest) *journal {
 	return &journal{
-		Job: job, Layout: s.layout, From: from, Generation: to, Release: m.ID().String(), Version: m.Version,
+		Job: job, Layout: s.layout, From: from, Generation: to, Release: s.t.idOf(m), Version: m.Version,
 		Time: s.t.opts.Now().UTC(), User: person(), Command: s.t.opts.Command,
 	}
 }

@@ -14,8 +14,13 @@ type Path string
 
 // MarshalText implements [encoding.TextMarshaler].
 func (p Path) MarshalText() ([]byte, error) {
-	var b []byte
+	b := make([]byte, 0, len(p))
 	for i := 0; i < len(p); {
+		if c := p[i]; ' ' <= c && c < 0x7f && c != '\\' { // almost all are
+			b = append(b, c)
+			i++
+			continue
+		}
 		r, n := utf8.DecodeRuneInString(string(p[i:]))
 		if r == utf8.RuneError && n == 1 || r == '\\' || r < ' ' || r == 0x7f {
 			b = fmt.Appendf(b, `\x%02x`, p[i])

@@ -80,9 +80,11 @@ type plan struct {
 	rel      *release.Release
 	m        *release.Manifest
 	opts     ApplyOptions
-	waits    bool  // staged on its own, to be committed later
-	n        int   // the new generation, once it is staged
-	reused   []int // the one that it was made of, if any
+	waits    bool            // staged on its own, to be committed later
+	n        int             // the new generation, once it is staged
+	reused   []int           // the one that it was made of, if any
+	stayed   map[string]bool // what of that is as it was
+	closed   bool            // retired generations that nobody uses were taken out of reach
 	live     int
 	liveM    *release.Manifest // nil if live is noGeneration
 	liveInfo Info

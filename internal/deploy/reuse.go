@@ -34,33 +34,42 @@ func (b *stager) reuse(ctx context.Context) error {
 		return err
 	}
 	if ok, err := s.hide(ctx, n, stageDir(b.n), inv); err != nil || !ok {
-		return err
+		b.has, b.as = nil, nil
+		return errors.Join(err, s.t.fs.SetMeta(s.file(genDir(n)), disk.Meta{UID: -1, GID: -1, Mode: inv.root.Mode & 0o7777}))
 	}
 	b.of = n
 	return b.clear(inv.items)
 }
 
-// spare finds the generation to reuse, and what is in it.
+// spare finds the generation to reuse, and what is in it, and notes what of that
+// stays.
 func (b *stager) spare(ctx context.Context) (int, *inventory) {
 	s, r := b.s, b.opts.Retention
 	if b.live == noGeneration || !r.mayReuse() {
 		return noGeneration, nil
 	}
-	ns, err := s.candidates(r, &Collection{})
+	c := Collection{}
+	ns, err := s.candidates(r, &c)
 	if err != nil || len(ns) == 0 {
 		return noGeneration, nil
 	}
 	n := ns[len(ns)-1]
-	used, err := s.usage(ctx, []int{n}, r.Unreadable, true)
-	if _, ok := used.by(n); err != nil || ok {
-		return noGeneration, nil
-	}
-	m, err := s.manifest(n)
+	open, err := s.closable(c.Kept)
 	if err != nil {
 		return noGeneration, nil
 	}
+	used, err := s.usage(ctx, append(open, n), r.Unreadable, true)
+	if err != nil || s.closeRetired(open, used) != nil {
+		return noGeneration, nil
+	}
+	b.closed = true
+	if _, ok := used.by(n); ok {
+		return noGeneration, nil
+	}
 	inv := used.inv[n]
-	if s.obstacle(inv, m) != "" || !inv.allOurs() {
+	m, err := s.manifest(n)
+	if err != nil || !inv.allOurs() || b.compareSpare(ctx, inv) != nil || s.obstacle(inv, m) != "" {
+		b.has, b.as = nil, nil
 		return noGeneration, nil
 	}
 	return n, inv
@@ -106,48 +115,67 @@ func (s *state) rename(from, to string) error {
 	return err
 }
 
-// clear removes from a stage directory what the new generation will not have,
-// deepest names first, and notes what it has already.
-func (b *stager) clear(found []item) error {
+// compareSpare notes what of a generation the new one will have as it is, and
+// looks at the rest, which has to go.
+func (b *stager) compareSpare(ctx context.Context, inv *inventory) error {
 	want := make(map[string]*step, len(b.steps))
 	for i := range b.steps {
 		want[b.steps[i].e.Path] = &b.steps[i]
 	}
-	b.has = make(map[string]bool, len(found))
-	unfit, err := b.unfit(want, found)
+	unfit, err := b.unfit(want, inv)
 	if err != nil {
 		return err
 	}
-	for i := range slices.Backward(found) {
-		it := &found[i]
-		if b.stays(want[it.path], it) && !below(unfit, it.path) {
+	b.has = make(map[string]bool, len(inv.items))
+	b.as = make(map[string]bool, 256)
+	for i := range inv.items {
+		it := &inv.items[i]
+		if st := want[it.path]; b.stays(st, it) && !below(unfit, it.path) {
 			b.has[it.path] = true
-		} else if err := b.s.t.fs.Remove(b.dir + "/" + it.path); err != nil {
-			return err
+			if it.isDir() && b.isAsWanted(st, it) {
+				b.as[it.path] = true
+			}
+		}
+	}
+	for i := range inv.items {
+		if path := inv.items[i].path; !b.has[path] {
+			delete(b.as, parentOf(path))
+		}
+	}
+	return inv.examine(ctx, b.s, func(it *item) bool { return !b.has[it.path] })
+}
+
+// clear removes from a stage directory what does not stay, deepest names first,
+// after it has opened the directories to changes.
+func (b *stager) clear(found []item) error {
+	for i := range found {
+		if it := &found[i]; it.isDir() {
+			if err := openDir(b.s.t, b.dir+"/"+it.path, it.stat.Mode); err != nil {
+				return err
+			}
+		}
+	}
+	for i := range slices.Backward(found) {
+		if it := &found[i]; !b.has[it.path] {
+			if err := b.s.t.fs.Remove(b.dir + "/" + it.path); err != nil {
+				return err
+			}
 		}
 	}
 	return removeTree(b.s.t, b.s.books(b.dir))
 }
 
-// unfit opens the directories to changes, and returns those that have to be made
-// anew: with attributes that the new ones are not to have, which setting
-// metadata does not take away.
-func (b *stager) unfit(want map[string]*step, found []item) (map[string]bool, error) {
+// unfit are the directories that have to be made anew: with attributes that the
+// new ones are not to have, which setting metadata does not take away.
+func (b *stager) unfit(want map[string]*step, inv *inventory) (map[string]bool, error) {
 	unfit := map[string]bool{}
-	for i := range found {
-		it := &found[i]
-		if !it.isDir() {
-			continue
-		}
-		name := b.dir + "/" + it.path
-		if err := openDir(b.s.t, name, it.stat.Mode); err != nil {
-			return nil, err
-		}
+	for i := range inv.items {
+		it := &inv.items[i]
 		st := want[it.path]
-		if !b.stays(st, it) {
+		if !it.isDir() || !b.stays(st, it) {
 			continue
 		}
-		has, err := xattrs(b.s.t.abs(name), release.Dir)
+		has, err := xattrs(b.s.t.abs(inv.name+"/"+it.path), release.Dir)
 		if err != nil {
 			return nil, err
 		}
@@ -156,6 +184,15 @@ func (b *stager) unfit(want map[string]*step, found []item) (map[string]bool, er
 		}
 	}
 	return unfit, nil
+}
+
+// isAsWanted says of a directory that is not unfit that its metadata are what a
+// step would set, as long as nothing in it changes.
+func (b *stager) isAsWanted(st *step, it *item) bool {
+	m := b.metaOf(st)
+	return len(m.Xattrs) == len(st.e.Xattrs) && it.stat.Mode&0o7777 == m.Mode &&
+		owns(m.UID, it.stat.Uid, os.Geteuid()) && owns(m.GID, it.stat.Gid, os.Getegid()) &&
+		(m.MTime.IsZero() || it.stat.MTime == m.MTime.UnixNano())
 }
 
 // below says that a path is one of dirs or leads through one.

@@ -28,6 +28,7 @@ type stager struct {
 
 	of  int             // owned: the generation that it is made of, or noGeneration
 	has map[string]bool // what of it is in place already
+	as  map[string]bool // directories of it whose metadata are, too, if nothing comes into them
 
 	files, bytes atomic.Int64
 	allFiles     int
@@ -187,7 +188,7 @@ func (b *stager) writeBooks() error {
 		return err
 	}
 	info := Info{
-		Schema: 1, Release: b.m.ID().String(), Version: b.m.Version, Name: b.s.name, Time: b.s.t.opts.Now().UTC(),
+		Schema: 1, Release: b.s.t.idOf(b.m), Version: b.m.Version, Name: b.s.name, Time: b.s.t.opts.Now().UTC(),
 		UID: os.Geteuid(), GID: os.Getegid(), Base: b.live, Waits: b.waits,
 	}
 	data, err := json.MarshalIndent(info, "", "  ")

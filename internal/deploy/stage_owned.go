@@ -51,6 +51,11 @@ func (b *stager) stageOwned(ctx context.Context) error {
 	}
 	dirs := []string{"."}
 	for _, level := range levels {
+		for _, dir := range level {
+			if !b.has[dir] {
+				delete(b.as, parentOf(dir))
+			}
+		}
 		err := parallelBy(ctx, len(level), 1, func(i int) error {
 			if b.has[level[i]] {
 				return nil
@@ -63,15 +68,21 @@ func (b *stager) stageOwned(ctx context.Context) error {
 		dirs = append(dirs, level...)
 	}
 	err := parallelBy(ctx, len(dirs), 1, func(k int) error {
+		as := b.as[dirs[k]]
 		for _, i := range in[dirs[k]] {
+			st := &b.steps[i]
+			if b.has[st.e.Path] {
+				continue
+			}
 			if err := ctx.Err(); err != nil {
 				return err
 			}
-			if err := b.placeOwned(&b.steps[i]); err != nil {
+			if err := b.placeOwned(st); err != nil {
 				return err
 			}
+			as = false
 		}
-		if st := self[dirs[k]]; st != nil && len(links) == 0 { // nothing is added to it any more
+		if st := self[dirs[k]]; st != nil && !as && len(links) == 0 { // nothing is added to it any more
 			return fsys.SetMeta(b.dir+"/"+dirs[k], b.metaOf(st))
 		}
 		return nil
@@ -102,9 +113,6 @@ func (b *stager) stageOwned(ctx context.Context) error {
 
 // placeOwned makes one file or symbolic link of the new tree.
 func (b *stager) placeOwned(st *step) error {
-	if b.has[st.e.Path] {
-		return nil
-	}
 	name := b.dir + "/" + st.e.Path
 	fsys := b.s.t.fs
 	if st.act == actKeep {

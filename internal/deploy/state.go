@@ -216,11 +216,30 @@ func (s *state) manifest(n int) (*release.Manifest, error) {
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", path, err)
 	}
+	s.remember(path, m)
+	return m, nil
+}
+
+// idOf is the manifest's ID as text, which takes a pass over all of it.
+func (t *Target) idOf(m *release.Manifest) string {
+	id, ok := t.ids[m]
+	if !ok {
+		if t.ids == nil {
+			t.ids = map[*release.Manifest]string{}
+		}
+		id = m.ID().String()
+		t.ids[m] = id
+	}
+	return id
+}
+
+// remember saves reading a manifest again, which is at path. What is remembered
+// is never changed.
+func (s *state) remember(path string, m *release.Manifest) {
 	if s.t.manifests == nil {
 		s.t.manifests = map[string]*release.Manifest{}
 	}
 	s.t.manifests[path] = m
-	return m, nil
 }
 
 func (s *state) info(n int) (Info, error) {

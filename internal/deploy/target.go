@@ -57,6 +57,8 @@ type Target struct {
 	fs   disk.FS // nil as long as the directory does not exist
 
 	manifests map[string]*release.Manifest // of generations, by path
+	ids       map[*release.Manifest]string // of complete ones
+	past      map[string]*pastRecords      // histories, by path
 }
 
 // Open resolves path once. The directory need not exist yet, but its parent

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"io/fs"
 	"os"
-	"path/filepath"
 	"slices"
 	"strings"
 	"sync"
@@ -74,7 +73,7 @@ func (t *Target) Verify(ctx context.Context, name string) (Verification, error) 
 		for _, name := range missing {
 			v.Damage = append(v.Damage, Problem{Path(name), "the link to it in the target is missing or another's", "moult recover " + t.path})
 		}
-		v.Extra, err = s.extra(v.Generation, m)
+		v.Extra, err = s.extra(ctx, v.Generation, m)
 	}
 	return v, err
 }
@@ -159,31 +158,26 @@ func (s *state) place(n int, path string) string {
 	return s.t.abs(path)
 }
 
-// extra lists what is in a generation and is neither the release's nor ours.
-func (s *state) extra(n int, m *release.Manifest) ([]Path, error) {
-	root := s.abs(genDir(n))
+// extra lists what is in a generation and is neither the release's nor ours; of
+// a directory that is not, its name alone.
+func (s *state) extra(ctx context.Context, n int, m *release.Manifest) ([]Path, error) {
+	inv, err := s.inventory(ctx, n)
+	if err != nil {
+		return nil, err
+	}
 	var extra []Path
-	err := filepath.WalkDir(root, func(path string, d fs.DirEntry, err error) error {
-		if err != nil {
-			return err
+	dirs := map[string]bool{}
+	for i := range inv.items {
+		it := &inv.items[i]
+		if m.Find(it.path) != nil || it.leadsBack() || isNew(m, it.path) || below(dirs, it.path) {
+			continue
 		}
-		if path == root {
-			return nil
+		extra = append(extra, Path(it.path))
+		if it.isDir() {
+			dirs[it.path] = true
 		}
-		name := path[len(root)+1:]
-		if name == dotMoult {
-			return filepath.SkipDir
-		}
-		if m.Find(name) != nil || !strings.Contains(name, "/") && isLink(path, backText(name)) || isNew(m, name) {
-			return nil
-		}
-		extra = append(extra, Path(name))
-		if d.IsDir() {
-			return filepath.SkipDir
-		}
-		return nil
-	})
-	return extra, err
+	}
+	return extra, nil
 }
 
 // isNew says that name is the release's version that was laid beside a file
