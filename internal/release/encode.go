@@ -163,20 +163,32 @@ func appendName(b []byte, s string) []byte {
 
 // plain says that c stands for itself everywhere, in fields too if inField.
 func plain(c byte, inField bool) bool {
-	return c > ' ' && c < 0x7f && c != '\\' && (!inField || c != ',' && c != '=') || c == ' ' && !inField
+	if inField && (c == ' ' || c == ',' || c == '=') {
+		return false
+	}
+	return c >= ' ' && c < 0x7f && c != '\\'
+}
+
+// plainStart is how many bytes s begins with that are plain: nearly always all.
+func plainStart[S string | []byte](s S, inField bool) int {
+	for i := range len(s) {
+		if !plain(s[i], inField) {
+			return i
+		}
+	}
+	return len(s)
 }
 
 // appendEscaped writes s so that it is one piece of one line, of one field if
 // inField.
 func appendEscaped(b []byte, s string, inField bool) []byte {
 	for i := 0; i < len(s); {
-		c := s[i]
-		if plain(c, inField) {
-			b = append(b, c)
-			i++
+		if n := plainStart(s[i:], inField); n > 0 {
+			b = append(b, s[i:i+n]...)
+			i += n
 			continue
 		}
-		n := 1
+		c, n := s[i], 1
 		if c >= utf8.RuneSelf {
 			// A lone U+FFFD of three bytes is a character like any other; C1
 			// controls (U+0080 to U+009F) speak to terminals.

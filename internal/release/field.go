@@ -2,7 +2,6 @@ package release
 
 import (
 	"bytes"
-	"encoding/hex"
 	"errors"
 	"strconv"
 )
@@ -44,23 +43,34 @@ func parseMode(b []byte, mode *uint32) bool {
 
 // parseHex reads lowercase hexadecimal into dst, which it must fill.
 func parseHex(dst, src []byte) bool {
-	for _, c := range src {
-		if c >= 'A' && c <= 'F' {
+	if len(src) != 2*len(dst) {
+		return false
+	}
+	for i := range dst {
+		high, low := hexDigit(src[2*i]), hexDigit(src[2*i+1])
+		if high > 0xf || low > 0xf {
 			return false
 		}
+		dst[i] = high<<4 | low
 	}
-	_, err := hex.Decode(dst, src)
-	return err == nil
+	return true
+}
+
+// hexDigit is the value of a lowercase digit, and 0xff of what is none.
+func hexDigit(c byte) byte {
+	switch {
+	case c >= '0' && c <= '9':
+		return c - '0'
+	case c >= 'a' && c <= 'f':
+		return c - 'a' + 10
+	}
+	return 0xff
 }
 
 // unescape undoes appendEscaped, and refuses what that would have written in
 // another way.
 func unescape(b []byte, inField bool) (string, bool) {
-	simple := true
-	for _, c := range b {
-		simple = simple && plain(c, inField)
-	}
-	if simple {
+	if plainStart(b, inField) == len(b) {
 		return string(b), true
 	}
 	out := make([]byte, 0, len(b))
