@@ -13,42 +13,48 @@ import (
 
 // What is asked of a server that replaces itself, at scale 1.
 const (
-	reexecUpgrades     = 1000
-	reexecPeerUpgrades = 200
-	reexecEvery        = 100 * time.Millisecond
-	reexecThink        = 5 * time.Millisecond
-	reexecGap          = 15 // ms, in 99 of 100 upgrades
+	reexecUpgrades = 1000
+	reexecBroken   = 100 // of them with code that does not get ready
+	reexecEvery    = 100 * time.Millisecond
+	reexecThink    = 5 * time.Millisecond
+	reexecGap      = 15   // ms, in 99 of 100 upgrades
+	reexecBack     = 1000 // ms, until the old code answers again, in all
 )
 
 // reexecServer is one that is upgraded under load.
 type reexecServer struct {
 	name     string
 	ours     bool
+	broken   bool // each upgrade is taken back
 	upgrades int
 	lack     string
 	start    func() (*reexecload.Server, error)
 }
 
 func (b *bench) reexecServers(ctx context.Context) []reexecServer {
-	peer := b.scaled(reexecPeerUpgrades, 10)
-	var all []reexecServer
+	upgrades := b.scaled(reexecUpgrades, 10)
+	var all, broken []reexecServer
 	for _, e := range reexecload.Examples(moduleRoot()) {
-		all = append(all, reexecServer{"moult, " + e.Name, true, b.scaled(reexecUpgrades, 10), missing(e.Compiler),
-			func() (*reexecload.Server, error) { return b.startExample(ctx, e) }})
+		s := reexecServer{name: "moult, " + e.Name, ours: true, upgrades: upgrades, lack: missing(e.Compiler)}
+		s.start = func() (*reexecload.Server, error) { return b.startExample(ctx, e, false) }
+		// Right after each other, so that both have the same machine.
+		alone := s
+		alone.name, alone.ours = s.name+", left alone", false
+		alone.start = func() (*reexecload.Server, error) { return leaveAlone(s.start()) }
+		all = append(all, s, alone)
+		back := s
+		back.name, back.broken, back.upgrades = s.name+", taken back", true, b.scaled(reexecBroken, 5)
+		back.start = func() (*reexecload.Server, error) { return b.startExample(ctx, e, true) }
+		broken = append(broken, back)
 	}
-	if len(all) > 0 {
-		alone := all[0]
-		all = append(all, reexecServer{alone.name + ", left alone", false, peer, alone.lack, func() (*reexecload.Server, error) {
-			return leaveAlone(alone.start())
-		}})
-	}
+	all = append(all, broken...)
 	haproxy := func(name, option string) reexecServer {
-		return reexecServer{name, false, peer, missing("haproxy"), func() (*reexecload.Server, error) {
+		return reexecServer{name: name, upgrades: upgrades, lack: missing("haproxy"), start: func() (*reexecload.Server, error) {
 			return b.startHAProxy(ctx, name, option)
 		}}
 	}
 	return append(all,
-		reexecServer{"nginx, USR2 and QUIT", false, peer, missing("nginx"), func() (*reexecload.Server, error) { return b.startNginx(ctx) }},
+		reexecServer{name: "nginx, USR2 and QUIT", upgrades: upgrades, lack: missing("nginx"), start: func() (*reexecload.Server, error) { return b.startNginx(ctx) }},
 		haproxy("HAProxy, USR2", ""),
 		haproxy("HAProxy, idle-close-on-response", "option idle-close-on-response"))
 }
@@ -73,8 +79,9 @@ func moduleRoot() string {
 	return filepath.Dir(strings.TrimSpace(string(out)))
 }
 
-// startExample starts one of moult's own servers, in two versions.
-func (b *bench) startExample(ctx context.Context, e reexecload.Example) (*reexecload.Server, error) {
+// startExample starts one of moult's own servers, in two versions, or in one that
+// has nothing but a broken successor.
+func (b *bench) startExample(ctx context.Context, e reexecload.Example, broken bool) (*reexecload.Server, error) {
 	dir, port, err := b.serverPlace(e.Name)
 	if err != nil {
 		return nil, err
@@ -87,7 +94,14 @@ func (b *bench) startExample(ctx context.Context, e reexecload.Example) (*reexec
 			return nil, err
 		}
 	}
-	run, err := e.Serve(dir, port, files, versions).Start(ctx)
+	p := e.Serve(dir, port, files, versions)
+	if broken {
+		p.Broken = filepath.Join(dir, "taken-back")
+		if err := reexecload.BuildBroken(ctx, moduleRoot(), p.Broken); err != nil {
+			return nil, err
+		}
+	}
+	run, err := p.Start(ctx)
 	if err != nil {
 		return nil, err
 	}
@@ -133,11 +147,15 @@ func (s *Section) addTrial(server reexecServer, r reexecload.TrialResult) {
 	note := fmt.Sprintf("%d kept (%d closed before), %d new, of %d; p99.9 %.1f ms", r.Kept.Lost+r.Kept.Wrong, r.Kept.Closed,
 		lost-r.Kept.Lost-r.Kept.Wrong, lost+all.Answered, ms(all.Took(0.999)))
 	if r.Upgrades.Done > 0 {
-		note += fmt.Sprintf("; %d times, gap p50 %.1f ms, p99 %.1f ms", r.Upgrades.Done, ms(r.Upgrades.Gap(0.5)), ms(r.Upgrades.Gap(0.99)))
+		note += fmt.Sprintf("; %d times, gap p50 %.1f ms, p99 %.1f ms, longest %.1f ms", r.Upgrades.Done, ms(r.Upgrades.Gap(0.5)), ms(r.Upgrades.Gap(0.99)), ms(r.Upgrades.Gap(1)))
 	}
 	s.Rows = append(s.Rows, Row{Name: server.name, Value: float64(lost), Note: note})
 	if server.ours {
 		s.check(server.name, float64(lost), 0, "lost")
-		s.check(server.name+", listener gap p99", ms(r.Upgrades.Gap(0.99)), reexecGap, "ms")
+		if server.broken {
+			s.check(server.name+", deaf at the longest", ms(r.Upgrades.Gap(1)), reexecBack, "ms")
+		} else {
+			s.check(server.name+", listener gap p99", ms(r.Upgrades.Gap(0.99)), reexecGap, "ms")
+		}
 	}
 }

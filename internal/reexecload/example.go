@@ -77,6 +77,16 @@ func (e Example) Build(ctx context.Context, root, out, version string) error {
 	return ctx.Err()
 }
 
+// BuildBroken builds a successor for all examples that aborts before it is ready.
+func BuildBroken(ctx context.Context, root, out string) error {
+	cmd := exec.Command("cc", "-std=gnu99", "-w", "-Iinclude", "-DBROKEN=abort()", "examples/c-server/server.c", "-o", out)
+	cmd.Dir = root
+	if text, err := cmd.CombinedOutput(); err != nil {
+		return fmt.Errorf("build a broken server: %w\n%s", err, text)
+	}
+	return ctx.Err()
+}
+
 // Serve is a program that has versions of the example, built into files, take
 // turns. It listens at the port of 127.0.0.1, and has the directory dir on the file
 // system of the files.

@@ -24,6 +24,10 @@ type Program struct {
 	Dir   string   // an existing directory on that file system, for the program's path
 	Addr  string   // where it listens, as in Server
 
+	// Broken is an executable that does not get ready, if it is not "". Each
+	// upgrade tries it then, and is over when the old code is back.
+	Broken string
+
 	Check func(sent []byte, a Answer) error // as in Server
 
 	File func(a Answer) int  // which of the Files has answered; -1 is none
@@ -60,7 +64,7 @@ func (s *said) Write(p []byte) (int, error) {
 // file that is there, renamed over the path, so that no time is spent on bytes.
 func (p Program) Start(ctx context.Context) (*Process, error) {
 	run := &Process{Path: filepath.Join(p.Dir, p.Name)}
-	if err := p.place(0, run.Path); err != nil {
+	if err := p.place(p.Files[0], run.Path); err != nil {
 		return nil, err
 	}
 	run.cmd = exec.Command(run.Path, p.Args...)
@@ -72,12 +76,24 @@ func (p Program) Start(ctx context.Context) (*Process, error) {
 	run.PID = run.cmd.Process.Pid
 	run.Server = &Server{Name: p.Name, Addr: p.Addr, Check: p.Check, Stop: run.stop,
 		Upgrade: func(n int) error {
-			if err := p.place(n, run.Path); err != nil {
+			next := p.Files[n%len(p.Files)]
+			if p.Broken != "" {
+				next = filepath.Join(p.Dir, "broken")
+				if err := another(p.Broken, next, n); err != nil {
+					return err
+				}
+			}
+			if err := p.place(next, run.Path); err != nil {
 				return err
 			}
 			return syscall.Kill(run.PID, syscall.SIGUSR2)
 		},
-		Upgraded: func(n int, a Answer) bool { return p.File(a) == n%len(p.Files) },
+		Upgraded: func(n int, a Answer) bool {
+			if p.Broken != "" { // it was one generation, and the old code is the next
+				return p.Said(a).Generation >= 2*n
+			}
+			return p.File(a) == n%len(p.Files)
+		},
 	}
 	if err := run.Await(ctx); err != nil {
 		run.stop()
@@ -86,13 +102,26 @@ func (p Program) Start(ctx context.Context) (*Process, error) {
 	return run, nil
 }
 
-// place gives the program's path to one of the files.
-func (p Program) place(n int, path string) error {
+// another makes a copy of an executable that has bytes of its own: what was taken
+// back once is not tried again.
+func another(file, path string, n int) error {
+	text, err := os.ReadFile(file)
+	if err != nil {
+		return err
+	}
+	if err := os.Remove(path); err != nil && !errors.Is(err, os.ErrNotExist) {
+		return err
+	}
+	return os.WriteFile(path, fmt.Appendf(text, "%d", n), 0o755)
+}
+
+// place gives the program's path to a file.
+func (p Program) place(file, path string) error {
 	next := path + ".next"
 	if err := os.Remove(next); err != nil && !errors.Is(err, os.ErrNotExist) {
 		return err
 	}
-	if err := os.Link(p.Files[n%len(p.Files)], next); err != nil {
+	if err := os.Link(file, next); err != nil {
 		return err
 	}
 	return os.Rename(next, path)

@@ -95,7 +95,8 @@ func idle(t *testing.T, run *reexecload.Process, most int) (n int) {
 
 // TestUpgrades replaces each of the example servers 200 times under load, in
 // about 20 seconds, all at once; and meanwhile has a server in Go, and one in C
-// or C++, take each other's place: what one hands over the other takes.
+// or C++, take each other's place: what one hands over the other takes. Others
+// get code that does not become ready, and go back.
 func TestUpgrades(t *testing.T) {
 	upgrades, mixed := 200, 40
 	if testing.Short() {
@@ -106,6 +107,10 @@ func TestUpgrades(t *testing.T) {
 	cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
 	if text, err := cmd.CombinedOutput(); err != nil {
 		t.Fatalf("go build: %v\n%s", err, text)
+	}
+	broken := filepath.Join(t.TempDir(), "broken")
+	if err := reexecload.BuildBroken(t.Context(), root, broken); err != nil {
+		t.Fatal(err)
 	}
 	var all sync.WaitGroup // and not t.Parallel, which counts processors
 	defer all.Wait()
@@ -119,6 +124,11 @@ func TestUpgrades(t *testing.T) {
 			})
 		}
 		start(e.Name, files, []string{"1", "2"}, upgrades)
+		bad := e.Serve(t.TempDir(), testneed.Port(t), files[:1], []string{"1"})
+		bad.Broken = broken
+		all.Go(func() {
+			t.Run(e.Name+", taken back", func(t *testing.T) { takenBack(t, bad) })
+		})
 		if e.Name != "go-server" {
 			start("go and "+e.Name, []string{twin, files[0]}, []string{"go", "1"}, mixed)
 		}
