@@ -9,6 +9,7 @@ PREFIX  ?= /usr/local
 DESTDIR ?=
 bindir  ?= $(PREFIX)/bin
 mandir  ?= $(PREFIX)/share/man
+docdir  ?= $(PREFIX)/share/doc/moult
 unitdir ?= $(PREFIX)/lib/systemd/system
 
 # Go from its own archive is often not in root's PATH.
@@ -113,6 +114,8 @@ INSTALL = ./moult install $(if $(DESTDIR),--no-sync)
 install: man completion units header
 	$(INSTALL) -D -m 755 -t "$(DESTDIR)$(bindir)" moult
 	$(INSTALL) -D -m 644 -t "$(DESTDIR)$(mandir)/man1" out/man/*.1
+	$(INSTALL) -D -m 644 -t "$(DESTDIR)$(docdir)" README.md DESIGN.md CHANGELOG.md LICENSE
+	$(INSTALL) -D -m 644 -t "$(DESTDIR)$(docdir)/docs" docs/*.md
 	$(INSTALL) -D -m 644 -t "$(DESTDIR)$(PREFIX)/share/bash-completion/completions" out/completion/moult
 	$(INSTALL) -D -m 644 -t "$(DESTDIR)$(PREFIX)/share/zsh/site-functions" out/completion/_moult
 	$(INSTALL) -D -m 644 -t "$(DESTDIR)$(PREFIX)/share/fish/vendor_completions.d" out/completion/moult.fish
