@@ -1,10 +1,12 @@
 package main
 
 import (
+	"bufio"
 	"bytes"
 	"encoding/json"
 	"fmt"
 	"io"
+	"iter"
 	"strconv"
 	"strings"
 	"text/tabwriter"
@@ -40,30 +42,103 @@ func (a *app) print(v any, human func(io.Writer)) error {
 // document is v, which must be a struct or a map, with the schema number first
 // if it does not carry one itself.
 func document(v any) ([]byte, error) {
-	var body bytes.Buffer
-	enc := json.NewEncoder(&body)
+	var d indented
+	enc := json.NewEncoder(&d)
 	enc.SetEscapeHTML(false)
 	if err := enc.Encode(v); err != nil {
 		return nil, err
 	}
-	fields, isObject := bytes.CutPrefix(bytes.TrimSpace(body.Bytes()), []byte("{"))
-	if !isObject {
+	if d.whole == nil {
 		return nil, fmt.Errorf("%T is no JSON object", v)
 	}
-	whole := []byte("{")
-	if !bytes.HasPrefix(fields, []byte(`"schema":`)) {
-		whole = fmt.Appendf(whole, `"schema":%d`, schema)
-		if string(fields) != "}" {
-			whole = append(whole, ',')
+	return d.whole, nil
+}
+
+// printList is print for JSON with a list that may be long: the value of key in
+// v, which is empty there and whose items come one by one. No copy of the whole
+// is made.
+func (a *app) printList(v any, key string, items iter.Seq[any]) error {
+	a.progress.finish()
+	a.printed = true
+	doc, err := document(v)
+	if err != nil {
+		return err
+	}
+	// No string of the document has a line break in it.
+	before, after, found := bytes.Cut(doc, fmt.Appendf(nil, "\n  %q: []", key))
+	if !found {
+		return fmt.Errorf("%T has no empty list %q", v, key)
+	}
+	w := bufio.NewWriterSize(a.stdout, 32<<10)
+	fmt.Fprintf(w, "%s\n  %q: [", before, key)
+	one := listed{to: w, between: "\n    "}
+	enc := json.NewEncoder(&one)
+	enc.SetEscapeHTML(false)
+	for item := range items {
+		if err := enc.Encode(item); err != nil {
+			return fmt.Errorf("print the result: %w", err)
 		}
 	}
-	whole = append(whole, fields...)
+	if one.between != "\n    " {
+		w.WriteString("\n  ")
+	}
+	w.WriteByte(']')
+	w.Write(after)
+	if err := w.Flush(); err != nil {
+		return fmt.Errorf("print the result: %w", err)
+	}
+	return nil
+}
+
+// listed takes each item of a list from an encoder, in one piece, and indents it.
+type listed struct {
+	to      *bufio.Writer
+	between string // what comes before the next item
+	text    bytes.Buffer
+}
+
+func (l *listed) Write(item []byte) (int, error) {
+	l.text.Reset()
+	if err := json.Indent(&l.text, bytes.TrimSpace(item), "    ", "  "); err != nil {
+		return 0, err
+	}
+	l.to.WriteString(l.between)
+	l.between = ",\n    "
+	if _, err := l.to.Write(l.text.Bytes()); err != nil {
+		return 0, err
+	}
+	return len(item), nil
+}
+
+// indented takes what an encoder writes, in one piece, and makes a document of
+// it: each copy of a long one costs as much as to find out what is in it.
+type indented struct{ whole []byte }
+
+func (d *indented) Write(body []byte) (int, error) {
+	text := bytes.TrimSpace(body)
+	if !bytes.HasPrefix(text, []byte("{")) {
+		return len(body), nil
+	}
 	var out bytes.Buffer
-	if err := json.Indent(&out, whole, "", "  "); err != nil {
-		return nil, err
+	out.Grow(len(text) + len(text)/2)
+	head := 0
+	if !bytes.HasPrefix(text, []byte(`{"schema":`)) {
+		fmt.Fprintf(&out, "{\n  \"schema\": %d", schema)
+		if head = out.Len(); string(text) == "{}" {
+			out.WriteString("\n}\n")
+			d.whole = out.Bytes()
+			return len(body), nil
+		}
+	}
+	if err := json.Indent(&out, text, "", "  "); err != nil {
+		return 0, err
 	}
 	out.WriteByte('\n')
-	return out.Bytes(), nil
+	d.whole = out.Bytes()
+	if head > 0 {
+		d.whole[head] = ',' // where the object began
+	}
+	return len(body), nil
 }
 
 // table writes rows in columns; cells are separated by tabs.

@@ -186,7 +186,7 @@ func (a *app) psLook(ctx context.Context, f *psFlags) (psFound, error) {
 
 // pick leaves of a report what was asked for, in the order that was asked for.
 func (f *psFlags) pick(report stale.Report, now time.Time) psFound {
-	found := psFound{Report: report, at: now}
+	found := psFound{Report: report, at: now, old: make([]stale.Process, 0, len(report.Processes))}
 	for _, p := range report.Processes {
 		if len(f.uids) > 0 && !slices.Contains(f.uids, p.UID) || !f.wants(p.Unit) || len(f.targets) > 0 && !f.ofTargets(&p) {
 			continue
@@ -198,7 +198,7 @@ func (f *psFlags) pick(report stale.Report, now time.Time) psFound {
 			found.suspect = append(found.suspect, p)
 		}
 	}
-	slices.SortStableFunc(found.old, psOrders[f.sort])
+	found.old = psSorted(found.old, f.sort)
 	if len(f.uids) > 0 || f.unit != "" || len(f.targets) > 0 {
 		found.heldByThese()
 	}
@@ -261,18 +261,6 @@ func (f *psFlags) below(runs, gets string, paths ...string) bool {
 	return false
 }
 
-// psOrders are the orders of --sort.
-var psOrders = map[string]func(a, b stale.Process) int{
-	"verdict": func(a, b stale.Process) int {
-		return cmp.Or(cmp.Compare(b.Verdict().Severity(), a.Verdict().Severity()), cmp.Compare(psFilesKey(a), psFilesKey(b)), byPID(a, b))
-	},
-	"pid":   byPID,
-	"user":  func(a, b stale.Process) int { return cmp.Or(cmp.Compare(a.User, b.User), byPID(a, b)) },
-	"start": func(a, b stale.Process) int { return cmp.Or(a.Start.Compare(b.Start), byPID(a, b)) },
-	"since": func(a, b stale.Process) int { return cmp.Or(psSince(a).Compare(psSince(b)), byPID(a, b)) },
-	"unit":  func(a, b stale.Process) int { return cmp.Or(cmp.Compare(a.Unit.Name, b.Unit.Name), byPID(a, b)) },
-}
-
 // compareFiles sorts a process's files: the worst first, then what it executes,
 // then by name.
 func compareFiles(a, b stale.File) int {
@@ -285,38 +273,30 @@ func compareFiles(a, b stale.File) int {
 	return cmp.Or(cmp.Compare(b.Verdict.Severity(), a.Verdict.Severity()), cmp.Compare(exe(a), exe(b)), cmp.Compare(a.Path, b.Path))
 }
 
-func byPID(a, b stale.Process) int { return cmp.Compare(a.PID, b.PID) }
-
-// psSince is since when a process runs old code, as far as known.
-func psSince(p stale.Process) (since time.Time) {
-	for _, f := range p.Files {
-		if f.Verdict != stale.None && !f.Since.IsZero() && (since.IsZero() || f.Since.Before(since)) {
-			since = f.Since
-		}
-	}
-	return since
-}
-
-// psFilesKey is the same for processes of which the same is to be told.
-func psFilesKey(p stale.Process) string {
-	var b strings.Builder
-	for _, f := range p.Files {
-		fmt.Fprintf(&b, "%s\x00%s\x00%s\x00%d\x00%d\x00", f.Verdict, f.Path, psChange(f), f.Has, f.Next)
-	}
-	return b.String()
-}
-
 func (a *app) psPrint(found psFound, f *psFlags) error {
-	v := a.psView(f)
-	if err := a.print(psDocumentOf(found, f), func(w io.Writer) {
-		for _, line := range v.lines(found, f) {
-			fmt.Fprintln(w, line)
-		}
-	}); err != nil {
-		return err
+	var err error
+	if a.json {
+		all := found.old
+		found.old = nil
+		err = a.printList(psDocumentOf(found, f), "processes", func(yield func(any) bool) {
+			var d psProcess
+			for i := range all {
+				if d = psProcessOf(all[i]); !yield(&d) {
+					return
+				}
+			}
+		})
+		found.old = all
+	} else {
+		v := a.psView(f)
+		err = a.print(nil, func(w io.Writer) {
+			for _, line := range v.lines(found, f) {
+				fmt.Fprintln(w, line)
+			}
+		})
 	}
-	if f.check && len(found.old) > 0 {
+	if err == nil && f.check && len(found.old) > 0 {
 		return errFound
 	}
-	return nil
+	return err
 }

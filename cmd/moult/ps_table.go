@@ -21,7 +21,7 @@ type psView struct {
 	root    bool // sees every process
 
 	// Of a live view, after the first look:
-	order func(a, b stale.Process) int
+	order string // of psOrders
 	marks map[psID]psMark
 	over  []stale.Process
 }
@@ -36,7 +36,7 @@ func (a *app) psView(f *psFlags) psView {
 	width := terminalWidth(a.stdout)
 	return psView{
 		width: width, color: width > 0 && a.getenv("NO_COLOR") == "" && a.getenv("TERM") != "dumb",
-		verbose: f.verbose, quiet: a.quiet, space: f.space, root: os.Geteuid() == 0, order: psOrders[f.sort],
+		verbose: f.verbose, quiet: a.quiet, space: f.space, root: os.Geteuid() == 0, order: f.sort,
 	}
 }
 
@@ -102,8 +102,7 @@ func pidList(ids []int) string {
 func (v psView) table(found psFound) []string {
 	list := found.old
 	if len(v.over) > 0 {
-		list = slices.Concat(list, v.over)
-		slices.SortStableFunc(list, v.order)
+		list = psSorted(slices.Concat(list, v.over), v.order)
 	}
 	if len(list) == 0 {
 		return nil
@@ -117,14 +116,20 @@ func (v psView) table(found psFound) []string {
 	}
 	layout := v.layOut(rows)
 	out := []string{v.styled(layout[0], styleHead)}
+	key := psFilesKey(list[0])
 	for i, p := range list {
 		out = append(out, v.row(p, layout[i+1]))
 		if r := p.Reexec; r != nil && v.verbose {
 			out = append(out, v.wrap(psIndent, fmt.Sprintf("it can replace itself, at %s, and has done so %s", signalName(r.Signal), plural(r.Generation, "time", "times")))...)
 		}
-		if i == len(list)-1 || psFilesKey(list[i+1]) != psFilesKey(p) {
+		next := ""
+		if i+1 < len(list) {
+			next = psFilesKey(list[i+1])
+		}
+		if i == len(list)-1 || next != key {
 			out = append(out, v.files(p, found.at)...)
 		}
+		key = next
 	}
 	return out
 }

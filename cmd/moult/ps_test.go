@@ -164,7 +164,7 @@ func TestPSChanges(t *testing.T) {
 		}
 	}
 	// What is over is shown, and no longer counted.
-	v := psView{width: 80, marks: marks, over: over, order: byPID}
+	v := psView{width: 80, marks: marks, over: over, order: "pid"}
 	text := strings.Join(v.lines(psFound{Report: stale.Report{Scanned: 9}, old: now, at: psNow}, &psFlags{}), "\n")
 	for _, want := range []string{"\n      1  ", "\n~     2  ", "\n-     3  ", "\n+     3  ", "\n-     4  ", "\n+     5  ", "\n4 processes run old code: 4 STALE; 9 looked at."} {
 		if !strings.Contains(text, want) {

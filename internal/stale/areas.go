@@ -99,8 +99,7 @@ func (x *areas) of(a area) []area {
 	return all
 }
 
-// alive says that the process still has the memory that maps was opened for:
-// neither has it ended nor has it executed another program.
+// alive says that the memory that maps was opened for is still some process's.
 func (x *areas) alive() bool {
 	if x.text {
 		var one [1]byte

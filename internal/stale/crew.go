@@ -8,14 +8,16 @@ import (
 	"time"
 )
 
-// crew are the workers that visit processes, as many as there are processors.
+// crew are the workers that visit processes.
 type crew struct {
 	*search
 	pids    []int
 	next    atomic.Int64
 	stop    atomic.Bool
-	results chan result
 	visit   func(w *worker, pid int) result
+	results []result // by whoever has ended the task
+	left    atomic.Int64
+	done    chan struct{} // closed when nothing is left
 }
 
 // worker is one of them.
@@ -27,7 +29,7 @@ type worker struct {
 
 // task is a visit that has begun.
 type task struct {
-	pid   int
+	at    int // in pids
 	began time.Time
 	ended atomic.Bool // by whoever was first: the worker, or who waits for it
 }
@@ -44,25 +46,31 @@ func (s *search) all(ctx context.Context, visit func(*worker, int) result) ([]re
 	if s.PIDs != nil {
 		pids = slices.DeleteFunc(slices.Clone(pids), func(pid int) bool { return !slices.Contains(s.PIDs, pid) })
 	}
-	c := &crew{search: s, pids: pids, results: make(chan result, len(pids)), visit: visit}
+	c := &crew{search: s, pids: pids, visit: visit, results: make([]result, len(pids)), done: make(chan struct{})}
+	if len(pids) == 0 {
+		return nil, nil
+	}
+	c.left.Store(int64(len(pids)))
 	defer c.stop.Store(true)
-	workers := make([]*worker, min(runtime.GOMAXPROCS(0), len(pids)))
+	// One processor less than there are: where all are busy, the scheduler takes
+	// them away from whoever is in the kernel for a few microseconds, which costs
+	// more than the visits.
+	workers := make([]*worker, min(max(1, runtime.GOMAXPROCS(0)-1), len(pids)))
 	for i := range workers {
 		workers[i] = c.hire()
 	}
 	look := time.NewTicker(max(s.patience/4, time.Millisecond))
 	defer look.Stop()
-	all := make([]result, 0, len(pids))
-	for len(all) < len(pids) {
+	for {
 		select {
-		case r := <-c.results:
-			all = append(all, r)
+		case <-c.done:
+			slices.SortFunc(c.results, func(a, b result) int { return a.pid - b.pid })
+			return c.results, nil
 		case <-look.C:
 			for i, w := range workers {
 				t := w.has.Load()
-				if t != nil && time.Since(t.began) > s.patience && t.ended.CompareAndSwap(false, true) {
+				if t != nil && time.Since(t.began) > s.patience && c.end(t, result{pid: pids[t.at], unreadable: true}) {
 					s.abandoned = true
-					c.results <- result{pid: t.pid, unreadable: true}
 					workers[i] = c.hire()
 				}
 			}
@@ -71,8 +79,18 @@ func (s *search) all(ctx context.Context, visit func(*worker, int) result) ([]re
 			return nil, ctx.Err()
 		}
 	}
-	slices.SortFunc(all, func(a, b result) int { return a.pid - b.pid })
-	return all, nil
+}
+
+// end enters the result of a visit, if nobody else has ended it.
+func (c *crew) end(t *task, r result) bool {
+	if !t.ended.CompareAndSwap(false, true) {
+		return false
+	}
+	c.results[t.at] = r
+	if c.left.Add(-1) == 0 {
+		close(c.done)
+	}
+	return true
 }
 
 func (c *crew) hire() *worker {
@@ -87,12 +105,10 @@ func (w *worker) work() {
 		if i >= len(w.pids) {
 			return
 		}
-		t := &task{pid: w.pids[i], began: time.Now()}
+		t := &task{at: i, began: time.Now()}
 		w.has.Store(t)
-		r := w.visit(w, t.pid)
-		if !t.ended.CompareAndSwap(false, true) {
+		if !w.end(t, w.visit(w, w.pids[i])) {
 			return
 		}
-		w.results <- r
 	}
 }

@@ -4,6 +4,7 @@ import (
 	"encoding/binary"
 	"encoding/hex"
 	"io"
+	"sync"
 )
 
 // elfFile is what we need to know of an ELF file: where its parts go.
@@ -18,10 +19,15 @@ type elfFile struct {
 	marked  bool   // it may hold what makes a program replace itself
 }
 
+// starts are for the first bytes of files, which almost always hold all that is
+// read of them.
+var starts = sync.Pool{New: func() any { return new([pageSize]byte) }}
+
 // readELF reads the head of a file. It says false if that is no ELF file, or a
 // damaged one.
 func readELF(r io.ReaderAt) (*elfFile, bool) {
-	var start [blockSize]byte
+	start := starts.Get().(*[pageSize]byte)
+	defer starts.Put(start)
 	n, _ := r.ReadAt(start[:], 0)
 	f := &elfFile{}
 	phoff, phnum, ok := f.parseStart(start[:n])

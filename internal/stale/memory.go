@@ -10,18 +10,21 @@ import (
 )
 
 // memory reads another process's memory in blocks, and keeps a few of them: the
-// loader's lists are many small pieces that lie close together. All that is
-// read is hostile; nothing here follows more than it is told to.
+// loader's lists are many small pieces that lie close together. A block is one
+// page, or several where the one before it was read last: each page costs. All
+// that is read is hostile; nothing here follows more than it is told to.
 type memory struct {
 	from   io.ReaderAt
 	blocks [10]block
-	next   int // the block that is overwritten next
-	read   int // blocks read, to bound what a hostile list can cost
+	next   int    // the block that is overwritten next
+	end    uint64 // of the block that was read last
+	read   int    // blocks read, to bound what a hostile list can cost
+	names  map[string]string
 }
 
 const (
-	blockSize  = 16 << 10
-	mostBlocks = 1024
+	blockSize  = 32 << 10
+	mostBlocks = 4096
 )
 
 type block struct {
@@ -33,7 +36,7 @@ type block struct {
 var errMemory = errors.New("memory cannot be read")
 
 func (m *memory) reset(from io.ReaderAt) {
-	m.from, m.next, m.read = from, 0, 0
+	m.from, m.next, m.end, m.read = from, 0, 0, 0
 	for i := range m.blocks {
 		m.blocks[i].have = 0
 	}
@@ -54,14 +57,18 @@ func (m *memory) bytes(addr uint64) ([]byte, error) {
 	b := &m.blocks[m.next]
 	m.next = (m.next + 1) % len(m.blocks)
 	b.at, b.have = at, 0
-	n, err := m.from.ReadAt(b.data[:], int64(at))
+	size := pageSize
+	if at == m.end {
+		size = blockSize
+	}
+	n, err := m.from.ReadAt(b.data[:size], int64(at))
 	if n <= int(addr-at) {
 		if err == nil {
 			err = errMemory
 		}
 		return nil, err
 	}
-	b.have = n
+	b.have, m.end = n, at+uint64(n)
 	return b.data[addr-at : n], nil
 }
 
@@ -88,7 +95,7 @@ func (m *memory) text(addr uint64) (string, error) {
 		}
 		end := bytes.IndexByte(b, 0)
 		if end >= 0 && s == nil {
-			return string(b[:end]), nil
+			return m.name(b[:end]), nil
 		}
 		if end >= 0 {
 			b = b[:end]
@@ -101,6 +108,23 @@ func (m *memory) text(addr uint64) (string, error) {
 		}
 		addr += uint64(len(b))
 	}
+}
+
+// name makes a string of a name that many processes have in common, once.
+func (m *memory) name(b []byte) string {
+	const most, longest = 4096, 256
+	s, known := m.names[string(b)]
+	if known {
+		return s
+	}
+	s = string(b)
+	if m.names == nil || len(m.names) == most {
+		m.names = map[string]string{}
+	}
+	if len(s) <= longest {
+		m.names[s] = s
+	}
+	return s
 }
 
 // layout is how a program lays out what the loader and debuggers share.

@@ -29,6 +29,9 @@ func (l *visit) inodeOf(a *area) (*node, error) {
 	if s.trusted(a.dev) {
 		n, ok := s.inodes.get(areaKey{dev: a.dev, ino: a.ino}, s.patience, func() (*node, bool) {
 			n, err := l.followed(a)
+			if n != nil && n.id != (Inode{a.dev, a.ino}) {
+				return nil, false // the process has executed another program meanwhile
+			}
 			return n, err == nil
 		})
 		if !ok {
@@ -69,12 +72,15 @@ func (l *visit) followed(a *area) (*node, error) {
 	if err != nil {
 		return nil, err
 	}
-	l.search.learn(a.dev, f.id.Dev)
+	if f.id.Ino == a.ino {
+		l.search.learn(a.dev, f.id.Dev)
+	}
 	n, ok := l.search.byID.get(f.id, l.search.patience, func() (*node, bool) {
 		n := &node{facts: f, known: true, root: l.root}
 		n.text, _ = l.p.link(name)
 		n.code = f.regular() && !(f.nlink == 0 && shared(n.text))
-		return n, true
+		// What one process says is believed of all that have the file.
+		return n, l.same()
 	})
 	if !ok {
 		return nil, errHangs
@@ -150,6 +156,12 @@ func (l *visit) content(n *node, a area) *elfFile {
 func (l *visit) openMapped(n *node, a area) (int, error) {
 	flags := unix.O_RDONLY | unix.O_NONBLOCK
 	fd, err := openAt(l.p.dir, a.mapFile(), flags)
+	if err == nil && n.known {
+		if f, e := inspect(fd, "", 0); e != nil || f.id != n.id {
+			unix.Close(fd)
+			return -1, unix.ESRCH // the process has executed another program meanwhile
+		}
+	}
 	if err == nil {
 		return fd, nil
 	}

@@ -104,10 +104,26 @@ func (w *worker) once(pid int) (r result, changed bool) {
 	l.describe(&r, all)
 	r.held = l.holdings(all)
 	r.unreadable = l.blind
-	if (r.found != nil || l.blind) && !l.areas.alive() {
+	if (r.found != nil || l.blind) && !l.same() {
 		return result{pid: pid}, l.running()
 	}
 	return r, false
+}
+
+// same says that the process still has the memory that was looked at: neither
+// has it ended nor has it executed another program. Where vfork(2) had lent it
+// that memory it lives on without the process, so the process is asked again.
+func (l *visit) same() bool {
+	fd, err := openAt(l.p.dir, "maps", unix.O_RDONLY)
+	if err != nil {
+		return false
+	}
+	defer unix.Close(fd)
+	first := l.codes[0]
+	now := areas{maps: fd, ask: &l.ask, buf: l.areas.buf, text: l.areas.text}
+	a, ok := now.at(first.start)
+	l.areas.buf = now.buf
+	return ok && a.start == first.start && a.ino == first.ino && a.dev == first.dev && l.areas.alive()
 }
 
 // running says that the process has not ended.
