@@ -15,25 +15,25 @@ const maxReaped = 64
 // which the new code knows nothing: without it they would stay as zombies. It
 // runs before the program can have children of its own.
 func (p *Process) reapInherited() {
-	lists, _ := filepath.Glob("/proc/self/task/*/children")
+	// An exec leaves one thread, the first, which has the children of all. The
+	// number is that of this /proc, whosever PID namespace it shows.
+	self, err := os.Readlink("/proc/self")
+	if err != nil {
+		return
+	}
+	text, _ := os.ReadFile(filepath.Join("/proc/self/task", self, "children"))
 	n := 0
-	for _, list := range lists {
-		text, err := os.ReadFile(list)
-		if err != nil {
+	for _, word := range strings.Fields(string(text)) {
+		pid, err := strconv.Atoi(word)
+		if err != nil || n == maxReaped {
 			continue
 		}
-		for _, word := range strings.Fields(string(text)) {
-			pid, err := strconv.Atoi(word)
-			if err != nil || n == maxReaped {
-				continue
+		n++
+		go func() {
+			if proc, err := os.FindProcess(pid); err == nil {
+				proc.Wait()
 			}
-			n++
-			go func() {
-				if proc, err := os.FindProcess(pid); err == nil {
-					proc.Wait()
-				}
-			}()
-		}
+		}()
 	}
 	if n == maxReaped {
 		p.tell(Event{Kind: Warning, Err: fmt.Errorf("more than %d children were inherited; not all are waited for", maxReaped)})

@@ -66,7 +66,9 @@ func (s *system) letGo() {
 	if s.late != nil {
 		s.late.Stop()
 	}
-	closeFD(s.previous.fd)
+	// It may be the last that keeps a file which was replaced: then the file system
+	// gives its blocks back before close returns, and connections wait.
+	go closeFD(s.previous.fd)
 	s.previous.fd = -1
 	s.inherited = handoverParts{}
 }
