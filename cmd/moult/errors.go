@@ -68,6 +68,7 @@ func diagnose(err error) diagnosis {
 	d := diagnosis{Error: err.Error(), Status: statusFailed}
 	var usage *usageError
 	var refused *deploy.RefusedError
+	var conflict *deploy.ConflictError
 	var command *commandError
 	var ask *askError
 	var operand *operandError
@@ -76,6 +77,8 @@ func diagnose(err error) diagnosis {
 		d.Status = command.status()
 	case errors.As(err, &usage):
 		d.Status, d.Hint = statusUsage, usage.hint
+	case errors.As(err, &conflict):
+		d.Status, d.Hint = statusUnfinished, "the rest is done; if theirs is not wanted, move it away and apply the release again"
 	case errors.Is(err, deploy.ErrUnfinished):
 		d.Status, d.Hint = statusUnfinished, "moult recover finishes it, and so does the next command that writes"
 	case errors.Is(err, deploy.ErrCutShort):

@@ -27,6 +27,7 @@ func TestDiagnose(t *testing.T) {
 		{&usageError{message: "no", hint: "try yes"}, 2, "try yes"},
 		{errFound, 3, ""},
 		{wrap(deploy.ErrUnfinished), 4, "moult recover"},
+		{wrap(&deploy.ConflictError{Paths: []deploy.Path{"bin/a"}}), 4, "move it away"},
 		{wrap(deploy.ErrCutShort), 4, "moult recover"},
 		{wrap(deploy.ErrAfter), 4, "moult rollback"},
 		{wrap(deploy.ErrInstallPartly), 4, "again"},

@@ -192,7 +192,9 @@ func recoveredText(r deploy.Recovered) string {
 	}
 	switch {
 	case r.Nothing:
-		return text + ": nothing to recover"
+		text += ": nothing to recover"
+	case r.Finished == "links":
+		text += fmt.Sprintf(": recovered: the links in the target are those of %s again", generation(r.Generation))
 	case r.Finished != "":
 		text += fmt.Sprintf(": recovered: a %s that was cut short is done, %s is live", r.Finished, generation(r.Generation))
 	default:
@@ -202,7 +204,10 @@ func recoveredText(r deploy.Recovered) string {
 		text += "; cleaned away: " + count(r.Discarded, "unfinished stage")
 	}
 	if len(r.Conflicts) > 0 {
-		text += "; changed by someone in between, so kept: " + count(len(r.Conflicts), "file")
+		text += "; changed by someone else, so kept: " + r.Conflicts[0].Quoted()
+		if more := len(r.Conflicts) - 1; more > 0 {
+			text += fmt.Sprintf(" and %d more", more)
+		}
 	}
 	return text
 }

@@ -319,7 +319,7 @@ func (s *state) settle(j *journal, m *release.Manifest, done outcome, note strin
 		return warnings, fmt.Errorf("%w: %w", ErrAfter, err)
 	}
 	if len(done.conflicts) > 0 {
-		return warnings, fmt.Errorf("%w: somebody else changed %s meanwhile, which was left as it is", ErrUnfinished, done.conflicts[0].Quoted())
+		return warnings, &ConflictError{done.conflicts}
 	}
 	return warnings, nil
 }

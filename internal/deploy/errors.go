@@ -41,6 +41,20 @@ type Problem struct {
 	Hint string `json:"hint,omitempty"` // the way out, if there is a common one
 }
 
+// ConflictError says what somebody else changed between the plan and its turn.
+// Theirs was left as it is, and the rest is done, so there is nothing to recover.
+type ConflictError struct {
+	Paths []Path
+}
+
+// Error implements error.
+func (e *ConflictError) Error() string {
+	return fmt.Sprintf("%s: somebody else changed %s meanwhile, which was left as it is", ErrUnfinished, e.Paths[0].Quoted())
+}
+
+// Unwrap makes it one that is [ErrUnfinished].
+func (e *ConflictError) Unwrap() error { return ErrUnfinished }
+
 // RefusedError says everything that the preflight found. Nothing has changed.
 type RefusedError struct {
 	Problems []Problem

@@ -49,7 +49,7 @@ func (t *Target) Recover(ctx context.Context) ([]Recovered, error) {
 		if err != nil {
 			errs = append(errs, err)
 		} else if len(r.Conflicts) > 0 {
-			errs = append(errs, fmt.Errorf("%s: %w: somebody else changed %s meanwhile, which was left as it is", t.path, ErrUnfinished, r.Conflicts[0].Quoted()))
+			errs = append(errs, fmt.Errorf("%s: %w", t.path, &ConflictError{r.Conflicts}))
 		}
 	}
 	return all, errors.Join(errs...)
