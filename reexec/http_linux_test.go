@@ -112,21 +112,28 @@ func TestPipelinedBegin(t *testing.T) {
 	}
 }
 
-// TestTLS: clients that are at work are told to leave before the program is
+// TestTLS: TLS and HTTP/2, which cannot be carried over. Clients that are at work are told to leave before the program is
 // replaced, by "Connection: close" and by GOAWAY.
 func TestTLS(t *testing.T) {
 	t.Parallel()
-	for _, protocol := range []string{"HTTP/1.1", "HTTP/2.0"} {
-		t.Run(protocol, func(t *testing.T) {
+	for _, test := range []struct {
+		scheme, protocol string
+	}{{"https", "HTTP/1.1"}, {"https", "HTTP/2.0"}, {"http", "HTTP/2.0"}} {
+		t.Run(test.scheme+" "+test.protocol, func(t *testing.T) {
 			t.Parallel()
-			s := startServer(t, config{TLS: true, Work: time.Millisecond})
+			secure := test.scheme == "https"
+			s := startServer(t, config{TLS: secure, H2C: !secure, Work: time.Millisecond})
 			var sent atomic.Int64
 			var newest atomic.Int64
 			stop := make(chan struct{})
 			var clients sync.WaitGroup
 			for range 4 {
 				clients.Go(func() {
-					transport := &http.Transport{TLSClientConfig: &tls.Config{InsecureSkipVerify: true}, ForceAttemptHTTP2: protocol == "HTTP/2.0"}
+					protocols := new(http.Protocols)
+					protocols.SetHTTP1(test.protocol == "HTTP/1.1")
+					protocols.SetHTTP2(secure && test.protocol == "HTTP/2.0")
+					protocols.SetUnencryptedHTTP2(!secure)
+					transport := &http.Transport{TLSClientConfig: &tls.Config{InsecureSkipVerify: true}, Protocols: protocols}
 					defer transport.CloseIdleConnections()
 					client := &http.Client{Transport: transport, Timeout: limit}
 					for i := 0; ; i++ {
@@ -136,7 +143,7 @@ func TestTLS(t *testing.T) {
 						case <-time.After(5 * time.Millisecond):
 						}
 						// A body that cannot be read twice: no second try.
-						r, err := client.Post("https://"+s.addr+"/", "text/plain", io.MultiReader(strings.NewReader("x")))
+						r, err := client.Post(test.scheme+"://"+s.addr+"/", "text/plain", io.MultiReader(strings.NewReader("x")))
 						if err != nil {
 							t.Errorf("request %d: %v", i, err)
 							return
@@ -146,8 +153,8 @@ func TestTLS(t *testing.T) {
 						var version int64
 						var body string
 						fmt.Sscan(string(text), &version, &body)
-						if err != nil || body != "x" || r.Proto != protocol {
-							t.Errorf("request %d: %q by %s, %v; want x by %s", i, text, r.Proto, err, protocol)
+						if err != nil || body != "x" || r.Proto != test.protocol {
+							t.Errorf("request %d: %q by %s, %v; want x by %s", i, text, r.Proto, err, test.protocol)
 							return
 						}
 						newest.Store(max(newest.Load(), version))
@@ -165,5 +172,28 @@ func TestTLS(t *testing.T) {
 				t.Error("nothing was sent")
 			}
 		})
+	}
+}
+
+// TestIdleHTTP2: a connection of HTTP/2 without TLS that is idle ends with the
+// upgrade, and does not hold it up.
+func TestIdleHTTP2(t *testing.T) {
+	t.Parallel()
+	s := startServer(t, config{H2C: true})
+	protocols := new(http.Protocols)
+	protocols.SetUnencryptedHTTP2(true)
+	transport := &http.Transport{Protocols: protocols}
+	defer transport.CloseIdleConnections()
+	client := &http.Client{Transport: transport, Timeout: limit}
+	r, err := client.Post("http://"+s.addr+"/", "text/plain", strings.NewReader("x"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	io.Copy(io.Discard, r.Body)
+	r.Body.Close()
+	s.cmd.Process.Signal(unix.SIGUSR2)
+	s.waitGeneration(1)
+	if deferred := s.lines("event deferred "); len(deferred) > 0 {
+		t.Errorf("it says %q, want no delay", deferred)
 	}
 }

@@ -60,6 +60,7 @@ type config struct {
 	Packets bool // a UDP socket that echoes, too
 	Manager bool // LISTEN_FDS
 	TLS     bool
+	H2C     bool   // HTTP/2 without TLS
 	Child   string // a program to start in the first generation, whose end nobody waits for
 }
 
@@ -180,6 +181,11 @@ func serve(text string) {
 		return nil
 	})
 	srv := &http.Server{Handler: handler(p, c, me)}
+	if c.H2C {
+		srv.Protocols = new(http.Protocols)
+		srv.Protocols.SetHTTP1(true)
+		srv.Protocols.SetUnencryptedHTTP2(true)
+	}
 	if c.TLS {
 		srv.TLSConfig = &tls.Config{Certificates: []tls.Certificate{certificate(p)}}
 		go reexechttp.ServeTLS(p, srv, ln, "", "")

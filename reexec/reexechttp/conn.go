@@ -1,6 +1,7 @@
 package reexechttp
 
 import (
+	"bytes"
 	"crypto/tls"
 	"errors"
 	"io"
@@ -28,7 +29,7 @@ type conn struct {
 	mu      sync.Mutex
 	let     sync.Cond // the reader goes on
 	state   http.ConnState
-	tls     bool
+	bound   bool // TLS or HTTP/2: what the server knows of it cannot be carried
 	read    bool // something was, since the connection became idle
 	full    int  // the size of the server's buffer: of its first read
 	waits   bool // idle, the server has said how long
@@ -81,16 +82,17 @@ func (c *conn) carriedOver(idle time.Duration) {
 // quiet says that the connection is idle and that nothing of the next request
 // was read: whoever reads next, here or in the new code, gets it whole.
 func (c *conn) quiet() bool {
-	return !c.read && (c.state == http.StateNew || c.state == http.StateIdle && !c.tls)
+	return !c.read && (c.state == http.StateNew || c.state == http.StateIdle && !c.bound)
 }
 
 // Read is the server's, which must not be told that we hold it.
 func (c *conn) Read(p []byte) (int, error) {
 	c.mu.Lock()
-	if c.full == 0 {
+	first := c.full == 0
+	if first {
 		c.full = len(p)
 	}
-	if c.state == http.StateIdle && !c.tls && len(p) < c.full {
+	if c.state == http.StateIdle && !c.bound && len(p) < c.full {
 		// net/http waits for four bytes of the next request. The room that it
 		// has left in its buffer tells that it holds one to three of them.
 		c.left = true
@@ -116,12 +118,18 @@ func (c *conn) Read(p []byte) (int, error) {
 			c.changed()
 			continue
 		}
+		if first && bytes.HasPrefix(p[:n], preface) {
+			c.bound = true
+		}
 		c.took(n, len(p))
 		c.changed()
 		c.mu.Unlock()
 		return n, err
 	}
 }
+
+// preface is what only an HTTP/2 client begins with, without TLS.
+var preface = []byte("PRI ")
 
 // begun notes that the server holds bytes of a next request, which it had read
 // together with the one before.
@@ -192,7 +200,7 @@ func (c *conn) SetReadDeadline(t time.Time) error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.deadline = t
-	if c.state == http.StateIdle && !c.tls {
+	if c.state == http.StateIdle && !c.bound {
 		// One deadline is for the wait, and the next for a request that has come.
 		if c.waits {
 			c.begun()
@@ -217,7 +225,9 @@ func (c *conn) SetDeadline(t time.Time) error {
 func (c *conn) setState(state http.ConnState, nc net.Conn) {
 	c.mu.Lock()
 	c.state = state
-	_, c.tls = nc.(*tls.Conn)
+	if _, is := nc.(*tls.Conn); is {
+		c.bound = true
+	}
 	if state == http.StateIdle {
 		c.read, c.left, c.waits, c.shift, c.settled = c.early, false, false, 0, time.Now()
 	}
@@ -246,7 +256,7 @@ func (c *conn) interrupt() {
 func (c *conn) atRest() bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if c.tls && c.state == http.StateIdle {
+	if c.bound && c.state == http.StateIdle {
 		// One that is new, or was told to leave, is about to do something.
 		return time.Since(c.settled) > announceTime
 	}
@@ -266,13 +276,13 @@ func (c *conn) untouched() bool {
 func (c *conn) isIdle() bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	return !c.read || c.tls && c.state == http.StateIdle
+	return !c.read || c.bound && c.state == http.StateIdle
 }
 
-func (c *conn) isTLS() bool {
+func (c *conn) isBound() bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	return c.tls && c.state != http.StateNew
+	return c.bound && c.state != http.StateNew
 }
 
 // freeze returns the descriptor of a connection that can be carried, which then

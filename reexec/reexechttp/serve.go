@@ -143,14 +143,14 @@ type connKey struct{}
 func (l *listener) sendsAway(r *http.Request) bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	return l.retiring || (l.announced || l.draining) && r.TLS != nil
+	return l.retiring || (l.announced || l.draining) && (r.TLS != nil || r.ProtoMajor > 1)
 }
 
 // announceTime is how long clients of connections that cannot be carried have
 // to make a request, and to be told with its answer to leave.
 const announceTime = time.Second
 
-// Announce has TLS connections end with their next response, while the server
+// Announce has TLS and HTTP/2 connections end with their next response, while the server
 // goes on accepting, and waits a second at most until all have.
 func (l *listener) Announce(ctx context.Context) {
 	ctx, cancel := context.WithTimeout(ctx, announceTime)
@@ -158,7 +158,7 @@ func (l *listener) Announce(ctx context.Context) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.announced = true
-	for ctx.Err() == nil && l.anyTLS() {
+	for ctx.Err() == nil && l.anyBound() {
 		moved := l.moved
 		l.mu.Unlock()
 		select {
@@ -169,11 +169,11 @@ func (l *listener) Announce(ctx context.Context) {
 	}
 }
 
-// anyTLS says that there are connections that cannot be carried. The caller
+// anyBound says that there are connections that cannot be carried. The caller
 // holds mu.
-func (l *listener) anyTLS() bool {
+func (l *listener) anyBound() bool {
 	for c := range l.conns {
-		if c.isTLS() {
+		if c.isBound() {
 			return true
 		}
 	}
@@ -204,7 +204,7 @@ func (l *listener) Drain(ctx context.Context) ([]reexec.Carried, error) {
 		select {
 		case <-moved:
 			l.mu.Lock()
-		case <-time.After(announceTime / 20): // an idle TLS connection ages
+		case <-time.After(announceTime / 20): // an idle one that is bound ages
 			l.mu.Lock()
 		case <-ctx.Done():
 			l.mu.Lock()
