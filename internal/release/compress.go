@@ -5,8 +5,11 @@ import (
 	"bytes"
 	"compress/bzip2"
 	"compress/gzip"
+	"context"
 	"errors"
+	"fmt"
 	"io"
+	"io/fs"
 
 	"github.com/klauspost/compress/zstd"
 )
@@ -29,19 +32,40 @@ func decompress(in *bufio.Reader) (io.Reader, error) {
 	}
 	switch {
 	case bytes.HasPrefix(start, []byte{0x1f, 0x8b}):
-		return gzip.NewReader(in)
+		d, err := gzip.NewReader(in)
+		if err != nil {
+			return nil, damage(err)
+		}
+		return damageReader{d}, nil
 	case bytes.HasPrefix(start, []byte("BZh")):
-		return bzip2.NewReader(in), nil
+		return damageReader{bzip2.NewReader(in)}, nil
 	case bytes.HasPrefix(start, zstdMagic) || len(start) >= 4 && start[0]>>4 == 5 && bytes.Equal(start[1:4], []byte{0x2a, 0x4d, 0x18}):
 		d, err := newDecoder(in, maxWindow)
 		if err != nil {
-			return nil, err
+			return nil, damage(err)
 		}
-		return d, nil
+		return damageReader{d}, nil
 	case bytes.HasPrefix(start, []byte{0xfd, '7', 'z', 'X', 'Z', 0}):
 		return nil, errors.New("it is compressed with xz, which moult does not read: decompress it first")
 	}
 	return in, nil
+}
+
+// A damageReader says what an error of a decoder means: that is in the words of a
+// format which nobody has heard of.
+type damageReader struct{ io.Reader }
+
+func (d damageReader) Read(b []byte) (int, error) {
+	n, err := d.Reader.Read(b)
+	return n, damage(err)
+}
+
+func damage(err error) error {
+	var path *fs.PathError // what is compressed cannot be read
+	if err == nil || err == io.EOF || errors.Is(err, io.ErrUnexpectedEOF) || errors.Is(err, context.Canceled) || errors.As(err, &path) {
+		return err
+	}
+	return fmt.Errorf("the archive is damaged: %w", err)
 }
 
 // newDecoder returns a decoder that works in the goroutine which reads, so that

@@ -254,7 +254,7 @@ func (p *packedSource) member(frame int) (*packedFile, *tar.Header, error) {
 		if err == io.EOF {
 			err = io.ErrUnexpectedEOF
 		}
-		return nil, nil, err
+		return nil, nil, damage(err)
 	}
 	return f, hdr, nil
 }
@@ -273,6 +273,12 @@ type packedFile struct {
 	*tar.Reader
 	source  *packedSource
 	decoder *zstd.Decoder
+}
+
+// Read says what is wrong with the frame, if it is.
+func (f *packedFile) Read(b []byte) (int, error) {
+	n, err := f.Reader.Read(b)
+	return n, damage(err)
 }
 
 // Close gives the decoder back.
