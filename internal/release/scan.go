@@ -172,8 +172,11 @@ func (w *dirReader) names(fd int) ([]string, error) {
 // item fills it from what is called name in the directory dir.
 func (w *dirReader) item(dir int, name string, it *item) error {
 	p := it.path
-	if p == Own {
+	switch {
+	case p == Own:
 		return fmt.Errorf("%s: %w", w.full(p), errOwn)
+	case name == Own:
+		return fmt.Errorf("%s: %w", w.full(p), errTarget)
 	}
 	var st unix.Stat_t
 	if err := unix.Fstatat(dir, name, &st, unix.AT_SYMLINK_NOFOLLOW); err != nil {
@@ -293,4 +296,10 @@ func collect(top *directory, owners func(*item, *Entry)) ([]Entry, []Stat, error
 	return entries, stats, nil
 }
 
-var errEmpty = errors.New("a release without files")
+var (
+	errEmpty = errors.New("a release without files")
+
+	// A target inside of its own release would ship all its generations, each of
+	// them with those before it.
+	errTarget = errors.New("the state of a target does not belong in a release: exclude the target in moult.toml, or let it lie elsewhere")
+)

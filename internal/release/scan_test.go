@@ -199,6 +199,7 @@ func TestScanRefused(t *testing.T) {
 			}
 			return err
 		}, "/sock: a socket does not belong"},
+		{"a target inside", func(root string) error { return os.MkdirAll(root+"/out/app/.moult", 0o755) }, "/out/app/.moult: the state of a target does not belong"},
 		{"a target", func(root string) error { return os.Mkdir(root+"/.moult", 0o755) }, "/.moult: the name .moult at the top belongs to moult"},
 	} {
 		root := t.TempDir()
