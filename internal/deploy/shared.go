@@ -6,7 +6,6 @@ import (
 	"io/fs"
 	"path/filepath"
 	"runtime"
-	"runtime/debug"
 	"slices"
 
 	"golang.org/x/sys/unix"
@@ -50,7 +49,8 @@ func (s *state) swapAll(j *journal) (out outcome, err error) {
 	// and the last.
 	runtime.LockOSThread()
 	defer runtime.UnlockOSThread()
-	defer debug.SetGCPercent(debug.SetGCPercent(-1))
+	garbage.hold()
+	defer garbage.collect()
 	for i := range j.Ops {
 		if err := s.doOp(&j.Ops[i]); err != nil {
 			out.opsDone = i
