@@ -20,7 +20,7 @@ func takenBack(t *testing.T, p reexecload.Program) {
 	defer run.Stop()
 	r, err := reexecload.Trial{Think: 20 * time.Millisecond, Upgrades: upgrades, Every: 100 * time.Millisecond}.Run(t.Context(), run.Server)
 	if err != nil {
-		t.Fatalf("%v; it says %q", err, run.Said())
+		t.Fatal(err)
 	}
 	if sum := r.All(); sum.Lost+sum.Wrong > 0 || r.Kept.Answered == 0 {
 		t.Errorf("%d lost, %d wrong, want none: %s\nit says %q", sum.Lost, sum.Wrong, strings.Join(sum.Why, "\n"), run.Said())

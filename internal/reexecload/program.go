@@ -74,7 +74,7 @@ func (p Program) Start(ctx context.Context) (*Process, error) {
 		return nil, fmt.Errorf("start %s: %w", p.Name, err)
 	}
 	run.PID = run.cmd.Process.Pid
-	run.Server = &Server{Name: p.Name, Addr: p.Addr, Check: p.Check, Stop: run.stop,
+	run.Server = &Server{Name: p.Name, Addr: p.Addr, Check: p.Check, Stop: run.stop, Says: run.Said,
 		Upgrade: func(n int) error {
 			next := p.Files[n%len(p.Files)]
 			if p.Broken != "" {

@@ -20,6 +20,9 @@ type Server struct {
 	Upgrade  func(n int) error
 	Upgraded func(n int, a Answer) bool
 
+	// Says is the end of what the server has written. It may be nil.
+	Says func() string
+
 	// Stop ends the server and removes what it has left. It may be nil.
 	Stop func()
 }
@@ -83,6 +86,9 @@ func (t Trial) Run(ctx context.Context, s *Server) (r TrialResult, err error) {
 	loads.Wait()
 	if err != nil {
 		err = fmt.Errorf("%s: %w", s.Name, err)
+		if s.Says != nil {
+			err = fmt.Errorf("%w; it says %q", err, s.Says())
+		}
 	}
 	return r, err
 }

@@ -41,14 +41,14 @@ func load(t *testing.T, p reexecload.Program, upgrades int, every time.Duration)
 	settled := func(want int) int {
 		t.Helper()
 		if _, err := (reexecload.Trial{Workers: 2, Upgrades: 2, Every: 100 * time.Millisecond}).Run(t.Context(), run.Server); err != nil {
-			t.Fatalf("%v; it says %q", err, run.Said())
+			t.Fatal(err)
 		}
 		return idle(t, run, want)
 	}
 	before := settled(0)
 	r, err := reexecload.Trial{Think: 20 * time.Millisecond, Upgrades: upgrades, Every: every, Probe: 5 * time.Millisecond}.Run(t.Context(), run.Server)
 	if err != nil {
-		t.Fatalf("%v; it says %q", err, run.Said())
+		t.Fatal(err)
 	}
 	t.Log(r)
 	if all := r.All(); all.Lost+all.Wrong > 0 || r.Kept.Answered == 0 || r.New.Answered == 0 || r.Upgrades.Done != upgrades {
