@@ -13,15 +13,16 @@ import (
 
 // describe says who the process is, if there is anything to tell of it.
 func (l *visit) describe(r *result, all []outcome) {
-	hints := l.hints()
-	if len(all) == 0 && len(hints) == 0 {
+	p := Process{PID: l.first.pid}
+	if !l.FilesOnly {
+		p.Hints = l.hints()
+	}
+	if len(all) == 0 && len(p.Hints) == 0 {
 		return
 	}
-	p, ok := l.about()
-	if !ok {
+	if !l.FilesOnly && !l.about(&p) {
 		return // ended while we looked
 	}
-	p.Hints = hints
 	for _, o := range all {
 		p.Files = append(p.Files, l.file(o))
 	}
@@ -32,16 +33,18 @@ func (l *visit) describe(r *result, all []outcome) {
 			}
 		}
 	}
-	p.Reexec = l.reexec()
+	if !l.FilesOnly {
+		p.Reexec = l.reexec()
+	}
 	r.found = &p
 }
 
 // about is what a process is, whatever it does. It says false if the process
 // has ended.
-func (l *visit) about() (p Process, ok bool) {
+func (l *visit) about(p *Process) (ok bool) {
 	st, err := l.status()
 	if err != nil && gone(err) {
-		return p, false
+		return false
 	}
 	p.PID, p.Ticks, p.Comm = l.first.pid, st.ticks, st.comm
 	p.Start = l.boot.Add(time.Duration(st.ticks) * tick)
@@ -58,7 +61,7 @@ func (l *visit) about() (p Process, ok bool) {
 		})
 	}
 	p.Unit, p.Container = l.home()
-	return p, true
+	return true
 }
 
 // exe is the path of the executable as the kernel prints it.

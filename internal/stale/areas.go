@@ -101,11 +101,6 @@ func (x *areas) of(a area) []area {
 
 // alive says that the memory that maps was opened for is still some process's.
 func (x *areas) alive() bool {
-	if x.text {
-		var one [1]byte
-		n, err := unix.Pread(x.maps, one[:], 0)
-		return err == nil && n == 1
-	}
 	_, err := x.ask.nextCode(x.maps, 0)
 	return err == nil || err == unix.ENOENT
 }

@@ -8,6 +8,12 @@ import (
 	"time"
 )
 
+// stuck is how long a visit takes of a process that hangs in the kernel; others
+// take much less than a millisecond.
+const stuck = 100 * time.Millisecond
+
+const mostWorkers = 256
+
 // crew are the workers that visit processes.
 type crew struct {
 	*search
@@ -24,7 +30,8 @@ type crew struct {
 type worker struct {
 	*crew
 	*scratch
-	has atomic.Pointer[task]
+	has      atomic.Pointer[task]
+	relieved *task // for which somebody else was hired
 }
 
 // task is a visit that has begun.
@@ -59,7 +66,7 @@ func (s *search) all(ctx context.Context, visit func(*worker, int) result) ([]re
 	for i := range workers {
 		workers[i] = c.hire()
 	}
-	look := time.NewTicker(max(s.patience/4, time.Millisecond))
+	look := time.NewTicker(max(min(s.patience/4, stuck), time.Millisecond))
 	defer look.Stop()
 	for {
 		select {
@@ -69,7 +76,16 @@ func (s *search) all(ctx context.Context, visit func(*worker, int) result) ([]re
 		case <-look.C:
 			for i, w := range workers {
 				t := w.has.Load()
-				if t != nil && time.Since(t.began) > s.patience && c.end(t, result{pid: pids[t.at], unreadable: true}) {
+				if t == nil || t.ended.Load() {
+					continue
+				}
+				waited := time.Since(t.began)
+				if waited > stuck && w.relieved != t && len(workers) < mostWorkers {
+					// Others need not wait for it, each for as long as we have patience.
+					w.relieved = t
+					workers = append(workers, c.hire())
+				}
+				if waited > s.patience && c.end(t, result{pid: pids[t.at], unreadable: true}) {
 					s.abandoned = true
 					workers[i] = c.hire()
 				}

@@ -42,7 +42,8 @@ func (w *worker) uses(pid int, id Inode) (r result) {
 	if len(uses) == 0 {
 		return r
 	}
-	about, ok := l.about()
+	var about Process
+	ok := l.about(&about)
 	if !ok {
 		return result{pid: pid}
 	}

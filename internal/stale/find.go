@@ -5,6 +5,7 @@ import (
 	"io/fs"
 	"strconv"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -65,6 +66,7 @@ type search struct {
 
 	mu      sync.Mutex
 	devices map[uint64]deviceKind
+	mixed   atomic.Bool      // a device that was trusted is so no more
 	homes   map[uint64]*home // by the number of a control group
 
 	roots       cache[rootKey, *root]

@@ -282,7 +282,7 @@ func TestFindRecorded(t *testing.T) {
 			unix.Close(fd)
 		}
 	})
-	rep, err := Find(t.Context(), Options{Proc: proc, Patience: 50 * time.Millisecond})
+	rep, err := Find(t.Context(), Options{Proc: proc, Patience: 2 * time.Second})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -2,6 +2,7 @@ package stale
 
 import (
 	"strings"
+	"sync/atomic"
 
 	"golang.org/x/sys/unix"
 )
@@ -13,7 +14,11 @@ type node struct {
 	root  *root  // of the process that it was first seen in
 	text  string // the path as the kernel printed it when it was first seen
 	code  bool   // a file of code, not shared memory and its like
+	head  atomic.Pointer[elfHead]
 }
+
+// elfHead is what content found of a file, nil if that is no ELF file.
+type elfHead struct{ *elfFile }
 
 type areaKey struct {
 	dev, ino uint64
@@ -26,6 +31,9 @@ type areaKey struct {
 // is looked at.
 func (l *visit) inodeOf(a *area) (*node, error) {
 	s := l.search
+	if n := l.known[Inode{a.dev, a.ino}]; n != nil && !s.mixed.Load() {
+		return n, nil
+	}
 	if s.trusted(a.dev) {
 		n, ok := s.inodes.get(areaKey{dev: a.dev, ino: a.ino}, s.patience, func() (*node, bool) {
 			n, err := l.followed(a)
@@ -38,6 +46,7 @@ func (l *visit) inodeOf(a *area) (*node, error) {
 			return nil, errHangs
 		}
 		if n != nil {
+			l.keep(n)
 			return n, nil
 		}
 	} else {
@@ -63,6 +72,15 @@ func (l *visit) inodeOf(a *area) (*node, error) {
 		return nil, errHangs
 	}
 	return n, nil
+}
+
+// keep remembers a file of a device that is trusted, for this worker, which then
+// asks nobody.
+func (l *visit) keep(n *node) {
+	if l.known == nil {
+		l.known = map[Inode]*node{}
+	}
+	l.known[n.id] = n
 }
 
 // followed looks at the inode by the link in map_files.
@@ -120,6 +138,9 @@ func (s *search) learn(printed, stat uint64) {
 	}
 	switch {
 	case printed != stat:
+		if s.devices[printed] == deviceSame {
+			s.mixed.Store(true)
+		}
 		s.devices[printed] = deviceOther
 	case s.devices[printed] == deviceUnknown:
 		s.devices[printed] = deviceSame
@@ -137,16 +158,17 @@ const (
 // content reads the head of the file, as the process has it mapped. It returns
 // nil if that is no ELF file, or cannot be read.
 func (l *visit) content(n *node, a area) *elfFile {
+	if h := n.head.Load(); h != nil {
+		return h.elfFile
+	}
 	f, _ := l.search.heads.get(n, l.search.patience, func() (*elfFile, bool) {
 		fd, err := l.openMapped(n, a)
 		if err != nil {
 			return nil, !gone(err)
 		}
 		defer unix.Close(fd)
-		f, ok := readELF(descriptorAt(fd))
-		if !ok {
-			return nil, true
-		}
+		f, _ := readELF(descriptorAt(fd))
+		n.head.Store(&elfHead{f})
 		return f, true
 	})
 	return f

@@ -159,7 +159,7 @@ func TestPatience(t *testing.T) {
 			unix.Close(fd)
 		}
 	})
-	rep, err := Users(t.Context(), Options{Proc: proc, Patience: 50 * time.Millisecond}, trees)
+	rep, err := Users(t.Context(), Options{Proc: proc, Patience: 2 * time.Second}, trees)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -21,6 +21,7 @@ type scratch struct {
 	auxv    [1024]byte
 	pid     pidInfo
 	page    [16 << 10]byte
+	known   map[Inode]*node
 }
 
 // result is what a visit gave.
@@ -119,11 +120,16 @@ func (l *visit) same() bool {
 		return false
 	}
 	defer unix.Close(fd)
+	if l.areas.text {
+		// The kernel makes no more lines than are asked for.
+		var was, is [128]byte
+		n, err := unix.Pread(l.areas.maps, was[:], 0)
+		m, _ := unix.Pread(fd, is[:], 0)
+		return err == nil && n > 0 && n == m && was == is
+	}
 	first := l.codes[0]
-	now := areas{maps: fd, ask: &l.ask, buf: l.areas.buf, text: l.areas.text}
-	a, ok := now.at(first.start)
-	l.areas.buf = now.buf
-	return ok && a.start == first.start && a.ino == first.ino && a.dev == first.dev && l.areas.alive()
+	a, err := l.ask.nextCode(fd, first.start)
+	return err == nil && a.start == first.start && a.ino == first.ino && a.dev == first.dev && l.areas.alive()
 }
 
 // running says that the process has not ended.
