@@ -123,7 +123,9 @@ func (i *item) look(dir int, name string, dev uint64) error {
 	}
 	i.stat = attributes{Dev: unix.Mkdev(st.Dev_major, st.Dev_minor), Ino: st.Ino, Mode: uint32(st.Mode), Nlink: st.Nlink,
 		Uid: st.Uid, Gid: st.Gid, Size: int64(st.Size), MTime: st.Mtime.Sec*1e9 + int64(st.Mtime.Nsec)}
-	i.foreign = st.Attributes&unix.STATX_ATTR_MOUNT_ROOT != 0 || i.stat.Dev != dev
+	// Files of an overlay whose layers are on several file systems have other
+	// device numbers than its directories; a directory that has is a subvolume.
+	i.foreign = i.foreign || st.Attributes&unix.STATX_ATTR_MOUNT_ROOT != 0 || i.isDir() && i.stat.Dev != dev
 	i.fixed = st.Attributes&attrFixed != 0
 	i.known = true
 	if st.Mode&unix.S_IFMT != unix.S_IFLNK {

@@ -19,7 +19,7 @@ type walk struct {
 	root    *os.File
 	dev     uint64
 	asked   bool            // of each file, because the directory may not tell its inode
-	mounted map[string]bool // what something is mounted on: of that, too
+	mounted map[string]bool // what something is mounted on
 }
 
 // trust finds out if a directory's inode numbers are those of stat(2).
@@ -38,7 +38,6 @@ func (w *walk) trust(dev uint64) error {
 	case unix.EXT4_SUPER_MAGIC, unix.XFS_SUPER_MAGIC, unix.BTRFS_SUPER_MAGIC, unix.TMPFS_MAGIC:
 	default:
 		w.asked = true
-		return nil
 	}
 	real, err := os.Readlink("/proc/self/fd/" + strconv.Itoa(int(w.root.Fd())))
 	if err != nil {
@@ -99,7 +98,8 @@ func (w *walk) list(name string) (items []item, err error) {
 // meet fills in what the directory says of a file, and asks the file itself where
 // that is not enough.
 func (w *walk) meet(it *item, dir int, d dirent) error {
-	if d.kind != unix.DT_REG || w.asked || w.mounted[it.path] {
+	it.foreign = w.mounted[it.path]
+	if d.kind != unix.DT_REG || w.asked || it.foreign {
 		return it.look(dir, d.name, w.dev)
 	}
 	it.stat = attributes{Dev: w.dev, Ino: d.ino, Mode: unix.S_IFREG}
