@@ -790,7 +790,10 @@ static int moult__write(int fd, const void *data, size_t n)
 static int moult__memfd(const char *name) /* close-on-exec, may be sealed */
 {
 #ifdef SYS_memfd_create
-	int fd = moult__high((int)syscall(SYS_memfd_create, name, 1U | 2U));
+	int fd = (int)syscall(SYS_memfd_create, name, 1U | 2U | 8U /* not to be executed: vm.memfd_noexec=2 */);
+	if (fd < 0 && errno == EINVAL) /* before Linux 6.3 */
+		fd = (int)syscall(SYS_memfd_create, name, 1U | 2U);
+	fd = moult__high(fd);
 	return fd < 0 ? -errno : fd;
 #else
 	(void)name;
@@ -800,6 +803,10 @@ static int moult__memfd(const char *name) /* close-on-exec, may be sealed */
 
 static int moult__sealed(const char *name, const void *data, size_t n)
 {
+	struct rlimit most;
+	/* It counts as a file, and SIGXFSZ would end the program. */
+	if (getrlimit(RLIMIT_FSIZE, &most) == 0 && most.rlim_cur < n)
+		return -EFBIG;
 	int fd = moult__memfd(name);
 	if (fd < 0)
 		return fd;
@@ -3016,8 +3023,8 @@ int moult_init(int argc, char **argv, const moult_options *options)
 		if (g->generation == 0 && g->in == NULL && err == 0 && g->state_dir != NULL)
 			moult__boot_start();
 		err2 = moult__mark();
-		if (err == 0)
-			err = err2;
+		if (err2 != 0)
+			moult__say(4, "others are not told that this program can be replaced: %s", strerror(-err2));
 	}
 	return err;
 }

@@ -17,7 +17,7 @@ func TestProbe(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
 	path := compile(t, "gcc", probe, filepath.Join(dir, "probe"), "-std=gnu99", "-w")
-	for _, what := range []string{"restore", "many", "signals", "state"} {
+	for _, what := range []string{"restore", "many", "signals", "state", "limit"} {
 		t.Run(what, func(t *testing.T) {
 			own := filepath.Join(dir, what)
 			place(t, path, own)

@@ -107,7 +107,7 @@ func (p *Process) start() error {
 	p.findSelf()
 	p.watchSignals(h)
 	if err := p.showInfo(); err != nil {
-		return err
+		p.tell(Event{Kind: Warning, Err: fmt.Errorf("others are not told that it can be replaced: %w", err)})
 	}
 	if p.trial {
 		return nil

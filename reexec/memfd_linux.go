@@ -54,6 +54,9 @@ func readHandover(number string) (*handover, error) {
 
 // sealed makes a memfd with these bytes, which nobody can change.
 func sealed(name string, data []byte) (int, error) {
+	if len(data) > maxHandover {
+		return -1, fmt.Errorf("%d bytes are too many for a hand-over", len(data))
+	}
 	flags := unix.MFD_CLOEXEC | unix.MFD_ALLOW_SEALING
 	fd, err := unix.MemfdCreate(name, flags|unix.MFD_NOEXEC_SEAL) // required where vm.memfd_noexec=2
 	if err == unix.EINVAL {                                       // before 6.3

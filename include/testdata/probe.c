@@ -265,6 +265,22 @@ static int state(int argc, char **argv)
 	return 0;
 }
 
+/* limit: a hand-over that is larger than a file may be, which ends nothing. */
+static int limit(void)
+{
+	static char big[5000];
+	struct rlimit lim;
+	moult_ready();
+	moult_save("big", big, sizeof big);
+	getrlimit(RLIMIT_FSIZE, &lim);
+	lim.rlim_cur = 1000;
+	setrlimit(RLIMIT_FSIZE, &lim);
+	if (moult_exec() != -EFBIG)
+		return fail("moult_exec");
+	puts("ok");
+	return 0;
+}
+
 /* store: descriptors to and from systemd. */
 static int store(void)
 {
@@ -305,6 +321,8 @@ int main(int argc, char **argv)
 		return signals();
 	if (strcmp(what, "state") == 0)
 		return state(argc, argv);
+	if (strcmp(what, "limit") == 0)
+		return limit();
 	if (strcmp(what, "store") == 0)
 		return store();
 	return fail("argument");
