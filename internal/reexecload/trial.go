@@ -34,9 +34,9 @@ func (s *Server) Ask() (Answer, error) {
 	return c.post("/", []byte("ask"), false)
 }
 
-// Await waits until the server answers, for ten seconds at most.
+// Await waits until the server answers, for a minute at most.
 func (s *Server) Await(ctx context.Context) error {
-	for end := time.Now().Add(silence); ; pause(ctx, 5*time.Millisecond) {
+	for end := time.Now().Add(time.Minute); ; pause(ctx, 5*time.Millisecond) {
 		_, err := s.Ask()
 		switch {
 		case err == nil:

@@ -12,7 +12,7 @@ import (
 type UpgradeOptions struct {
 	Upgrades int
 	Every    time.Duration // from the begin of one to that of the next, at least
-	Limit    time.Duration // for one upgrade; 0 is ten seconds
+	Limit    time.Duration // for one upgrade; 0 is a minute
 	Probe    time.Duration // pause between two connections of the probe; 0 is a millisecond
 
 	// Start begins the upgrade with that number, counted from 1. Done says
@@ -52,7 +52,7 @@ func (u Upgrades) String() string {
 func Drive(ctx context.Context, o Options, u UpgradeOptions) (Upgrades, error) {
 	o = o.withDefaults()
 	if u.Limit == 0 {
-		u.Limit = silence
+		u.Limit = time.Minute // a preflight waits for the disk, which others may use
 	}
 	if u.Probe == 0 {
 		u.Probe = time.Millisecond
