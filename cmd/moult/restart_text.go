@@ -24,7 +24,7 @@ func writeRestartPlan(w io.Writer, p *restart.Plan) {
 		})
 	}
 	writeLeft(w, p.Left)
-	writeBlind(w, p.Unreadable, p.Hidden)
+	writeBlind(w, p.Blind, p.Hidden)
 }
 
 // ofTarget begins a line about a target, or about all.
@@ -101,25 +101,33 @@ func writeLeft(w io.Writer, all []restart.Left) {
 	fmt.Fprintf(w, "  left alone:\n")
 	for _, key := range names {
 		comm, why, _ := strings.Cut(key, "\x00")
-		list := pids[key]
-		text := strings.Join(list[:min(len(list), fewProcesses)], " ")
-		if len(list) > fewProcesses {
-			text += fmt.Sprintf(" and %d more", len(list)-fewProcesses)
-		}
-		fmt.Fprintf(w, "    %s (%s): %s\n", comm, text, why)
+		fmt.Fprintf(w, "    %s (%s): %s\n", comm, few(pids[key]), why)
 	}
 }
 
+// few lists the first of many processes.
+func few(pids []string) string {
+	text := strings.Join(pids[:min(len(pids), fewProcesses)], " ")
+	if len(pids) > fewProcesses {
+		text += fmt.Sprintf(" and %d more", len(pids)-fewProcesses)
+	}
+	return text
+}
+
 // writeBlind says that there is more than could be seen.
-func writeBlind(w io.Writer, unreadable int, hidden bool) {
+func writeBlind(w io.Writer, unreadable []int, hidden bool) {
 	who := ""
 	if os.Geteuid() != 0 {
 		who = ": only root sees all"
 	}
 	if hidden {
 		fmt.Fprintf(w, "  some processes are hidden from us%s\n", who)
-	} else if unreadable > 0 {
-		fmt.Fprintf(w, "  %s could not be looked into%s\n", plural(unreadable, "process", "processes"), who)
+	} else if len(unreadable) > 0 {
+		var list []string
+		for _, pid := range unreadable {
+			list = append(list, strconv.Itoa(pid))
+		}
+		fmt.Fprintf(w, "  %s could not be looked into (%s)%s\n", plural(len(list), "process", "processes"), few(list), who)
 	}
 }
 
@@ -148,7 +156,7 @@ func writeRestarts(w io.Writer, r *restart.Result) {
 	if len(r.Remaining) > 0 {
 		fmt.Fprintf(w, "  %s still stale\n", plural(len(r.Remaining), "process is", "processes are"))
 	}
-	writeBlind(w, r.Unreadable, r.Hidden)
+	writeBlind(w, r.Blind, r.Hidden)
 }
 
 var stateText = map[restart.State]string{

@@ -19,7 +19,8 @@ import (
 const maxOutput = 64 << 10
 
 // runCommand runs a command in a process group of its own, which is killed if
-// ctx ends first. An error ends with the last that the command said.
+// ctx ends first. An error ends with the last that the command said. If we are
+// killed, a command that restarts something goes on: half done is worse.
 //
 // Its output goes to a piece of memory of fixed size, not to a pipe: a daemon
 // that the command leaves behind has our end of a pipe as its standard error,
@@ -31,7 +32,10 @@ func runCommand(ctx context.Context, cmd *exec.Cmd) error {
 	}
 	defer out.Close()
 	cmd.Stdout, cmd.Stderr = out, out
-	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
+	if cmd.SysProcAttr == nil {
+		cmd.SysProcAttr = &syscall.SysProcAttr{}
+	}
+	cmd.SysProcAttr.Setpgid = true
 	cmd.Cancel = func() error { return syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL) }
 	cmd.WaitDelay = time.Second
 	err = cmd.Run()

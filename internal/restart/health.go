@@ -9,9 +9,11 @@ import (
 	"net"
 	"net/url"
 	"os/exec"
+	"runtime"
 	"strconv"
 	"strings"
 	"sync"
+	"syscall"
 	"time"
 )
 
@@ -75,7 +77,13 @@ func (p Probe) Try(ctx context.Context) error {
 	case "http", "https":
 		return p.get(ctx)
 	}
-	return runCommand(ctx, exec.CommandContext(ctx, "/bin/sh", "-c", p.text))
+	// Nobody waits for the answer if we are killed. The kernel takes the end of
+	// this thread for ours.
+	runtime.LockOSThread()
+	defer runtime.UnlockOSThread()
+	cmd := exec.CommandContext(ctx, "/bin/sh", "-c", p.text)
+	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
+	return runCommand(ctx, cmd)
 }
 
 // get asks for the URL and reads the status line of the answer, which is all

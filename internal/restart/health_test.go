@@ -9,10 +9,14 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"os"
+	"os/exec"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 func probe(t *testing.T, text string) Probe {
@@ -169,4 +173,54 @@ func eventually(t testing.TB, what string, condition func() bool) {
 			t.Fatalf("waited in vain for %s", what)
 		}
 	}
+}
+
+// A command that was asked how things are does not outlive a moult that was
+// killed.
+func TestProbeEndsWithUs(t *testing.T) {
+	told := filepath.Join(t.TempDir(), "pid")
+	cmd := exec.Command(os.Args[0])
+	cmd.Env = append(os.Environ(), "MOULT_TEST_PROBE=echo $$ > "+told+".new && mv "+told+".new "+told+" && exec sleep 600")
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { cmd.Process.Kill(); cmd.Wait() })
+	var pid int
+	soon(t, "the probe runs", func() bool {
+		text, err := os.ReadFile(told)
+		pid, _ = strconv.Atoi(strings.TrimSpace(string(text)))
+		return err == nil && pid > 0
+	})
+	held, err := unix.PidfdOpen(pid, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer unix.Close(held)
+	if err := cmd.Process.Kill(); err != nil {
+		t.Fatal(err)
+	}
+	if soon := []unix.PollFd{{Fd: int32(held), Events: unix.POLLIN}}; !polled(soon) {
+		unix.PidfdSendSignal(held, unix.SIGKILL, nil, 0)
+		t.Error("the command of a probe runs on")
+	}
+}
+
+// soon waits until something holds.
+func soon(t *testing.T, what string, holds func() bool) {
+	t.Helper()
+	for end := time.Now().Add(time.Minute); !holds(); time.Sleep(5 * time.Millisecond) {
+		if time.Now().After(end) {
+			t.Fatal("not in time: " + what)
+		}
+	}
+}
+
+// polled says that a descriptor has something to tell, within a minute.
+func polled(fds []unix.PollFd) bool {
+	for end := time.Now().Add(time.Minute); time.Now().Before(end); {
+		if n, err := unix.Poll(fds, 1000); n > 0 && err == nil {
+			return true
+		}
+	}
+	return false
 }

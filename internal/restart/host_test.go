@@ -18,6 +18,13 @@ import (
 )
 
 func TestMain(m *testing.M) {
+	if text := os.Getenv("MOULT_TEST_PROBE"); text != "" {
+		p, err := ParseProbe(text)
+		if err == nil {
+			err = p.Try(context.Background())
+		}
+		panic(err) // it was to be killed
+	}
 	status := m.Run()
 	restarttest.RemoveServers()
 	restarttest.RemoveGroups()

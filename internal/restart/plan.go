@@ -29,7 +29,8 @@ type Plan struct {
 	Steps      []Step `json:"steps"` // in order
 	Left       []Left `json:"left"`  // by PID
 	Unreadable int    `json:"unreadable"`
-	Hidden     bool   `json:"hidden"` // there are processes that nobody could look at
+	Blind      []int  `json:"unreadable_pids"` // those, by PID
+	Hidden     bool   `json:"hidden"`          // there are processes that nobody could look at
 }
 
 // Step is one restart.
@@ -151,7 +152,7 @@ func MakePlan(ctx context.Context, o Options) (*Plan, error) {
 	}
 	p := &planner{
 		Options: o, self: lookAtSelf(o), buses: newBuses(o), commands: map[int]*Step{}, units: map[unitKey]*group{}, blocked: map[unitKey]int{},
-		plan: &Plan{Target: o.Target, Steps: []Step{}, Left: []Left{}, Unreadable: len(report.Unreadable), Hidden: report.Hidden},
+		plan: &Plan{Target: o.Target, Steps: []Step{}, Left: []Left{}, Unreadable: len(report.Unreadable), Blind: append([]int{}, report.Unreadable...), Hidden: report.Hidden},
 	}
 	defer p.buses.close()
 	for _, process := range report.Processes {

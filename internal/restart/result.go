@@ -41,6 +41,7 @@ type Result struct {
 	Health     []Health  `json:"health"`    // as it was last asked
 	Healthy    bool      `json:"healthy"`   // all steps are up and all probes are well
 	Unreadable int       `json:"unreadable"`
+	Blind      []int     `json:"unreadable_pids"` // those, by PID
 	Hidden     bool      `json:"hidden"`
 
 	lookErr error // the processes could not be looked at afterwards

@@ -23,7 +23,7 @@ func Run(ctx context.Context, o Options, plan *Plan) (*Result, error) {
 	defer r.buses.close()
 	r.result = &Result{
 		Target: plan.Target, Steps: make([]Outcome, len(plan.Steps)), Left: plan.Left, Remaining: []Process{},
-		Health: []Health{}, Healthy: true, Unreadable: plan.Unreadable, Hidden: plan.Hidden,
+		Health: []Health{}, Healthy: true, Unreadable: plan.Unreadable, Blind: plan.Blind, Hidden: plan.Hidden,
 	}
 	for i, s := range plan.Steps {
 		r.result.Steps[i] = Outcome{Step: s, State: NotTried}
@@ -234,6 +234,7 @@ func (r *runner) lookBack(ctx context.Context) {
 		return
 	}
 	r.result.Unreadable, r.result.Hidden = len(report.Unreadable), report.Hidden
+	r.result.Blind = append([]int{}, report.Unreadable...)
 	for _, p := range report.Processes {
 		if !r.concerns(p) {
 			continue
