@@ -11,17 +11,19 @@ import (
 	"moult.example/internal/release"
 )
 
-// benchTarget is a target and the directory of 5,000 files that it is made of.
-// once opens both and applies.
+// benchTarget is a target and the directory of 5,000 files that it is made of, on
+// a host without processes. once opens both and applies.
 func benchTarget(b *testing.B) (src string, once func() Result) {
 	src, dir := b.TempDir(), filepath.Join(b.TempDir(), "app")
+	proc := b.TempDir()
+	must(b, os.Mkdir(proc+"/1", 0o755))
 	files := tree{}
 	for i := range 5000 {
 		files[fmt.Sprintf("d%d/sub/file%d", i%100, i)] = fmt.Sprint(i)
 	}
 	files.write(b, src)
 	return src, func() Result {
-		t, err := Open(dir, Options{StateDir: filepath.Join(filepath.Dir(dir), "state"), Command: "bench", Grace: 1})
+		t, err := Open(dir, Options{StateDir: filepath.Join(filepath.Dir(dir), "state"), Command: "bench", Grace: 1, Proc: proc})
 		must(b, err)
 		defer t.Close()
 		o := ApplyOptions{SourceCache: t.SourceCache(), Retention: Retention{Unreadable: true}}

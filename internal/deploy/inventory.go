@@ -5,7 +5,6 @@ import (
 	"io/fs"
 	"iter"
 	"os"
-	"slices"
 	"strings"
 
 	"golang.org/x/sys/unix"
@@ -20,7 +19,7 @@ import (
 type inventory struct {
 	name  string // of the directory, below the target
 	root  attributes
-	items []item // by path
+	items []item // what is in a directory is behind it
 }
 
 // attributes are what of stat(2) matters here; the types of unix.Stat_t are others
@@ -91,7 +90,6 @@ func (s *state) inventory(ctx context.Context, n int) (inv inventory, err error)
 	for _, items := range all {
 		inv.items = append(inv.items, items...)
 	}
-	slices.SortFunc(inv.items, func(a, b item) int { return strings.Compare(a.path, b.path) })
 	return inv, nil
 }
 

@@ -158,8 +158,8 @@ func (s *state) place(n int, path string) string {
 	return s.t.abs(path)
 }
 
-// extra lists what is in a generation and is neither the release's nor ours; of
-// a directory that is not, its name alone.
+// extra lists what is in a generation and is neither the release's nor ours, by
+// name; of a directory that is not, its name alone.
 func (s *state) extra(ctx context.Context, n int, m *release.Manifest) ([]Path, error) {
 	inv, err := s.inventory(ctx, n)
 	if err != nil {
@@ -177,6 +177,7 @@ func (s *state) extra(ctx context.Context, n int, m *release.Manifest) ([]Path, 
 			dirs[it.path] = true
 		}
 	}
+	slices.Sort(extra)
 	return extra, nil
 }
 
