@@ -8,7 +8,7 @@
 // The rule of this room: nothing is tried twice. A request counts as answered if
 // its whole answer came back and is the right one, as wrong if it is another
 // one, and as lost in any other case, whoever may be to blame: a refused or reset
-// connection, an end in the middle, ten seconds of silence. The one thing that a
+// connection, an end in the middle, half a minute of silence. The one thing that a
 // server may do is to say "Connection: close" with an answer; then the next
 // request takes a new connection.
 package reexecload
@@ -65,7 +65,7 @@ type Result struct {
 const maxWhy = 10
 
 // silence is how long an answer may take.
-const silence = 10 * time.Second
+const silence = 30 * time.Second
 
 // Echo wants the status 200 and the body that was sent.
 func Echo(sent []byte, a Answer) error {
