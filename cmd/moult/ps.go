@@ -3,8 +3,10 @@ package main
 import (
 	"cmp"
 	"context"
+	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
 	"os/user"
 	"path"
@@ -117,8 +119,10 @@ func (f *psFlags) settle(operands []string) error {
 		f.uids = append(f.uids, uid)
 	}
 	for _, operand := range operands {
-		real, err := targetOf(operand)
+		real, err := stale.Answered(0, func() (string, error) { return targetOf(operand) })
 		switch {
+		case errors.Is(err, stale.ErrNoAnswer):
+			return &operandError{&fs.PathError{Op: "lstat", Path: operand, Err: err}}
 		case err != nil:
 			return err
 		case real != "":

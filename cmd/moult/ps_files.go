@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
-	"os"
 	"slices"
 	"strconv"
 	"strings"
@@ -141,9 +140,7 @@ func psFileDocumentOf(reports []*stale.FileReport, older []psEarlier, now time.T
 // fileLines says who uses a file, and what may be done to it.
 func (v psView) fileLines(r *stale.FileReport, older psEarlier, now time.Time) []string {
 	head := plain(r.Path)
-	st, err := os.Stat(r.Path)
-	isDir := err == nil && st.IsDir()
-	if r.Links > 1 && !isDir {
+	if r.Links > 1 && !r.Dir {
 		head += fmt.Sprintf(" (one of %d names of the file)", r.Links)
 	}
 	switch len(r.Users) {
@@ -173,7 +170,7 @@ func (v psView) fileLines(r *stale.FileReport, older psEarlier, now time.Time) [
 		what string
 		stale.Advice
 	}{{"overwrite", r.Overwrite}, {"rename over", r.Rename}, {"delete", r.Delete}} {
-		if isDir && x.what == "overwrite" {
+		if r.Dir && x.what == "overwrite" {
 			continue // nobody can
 		}
 		word, style := "safe", ""

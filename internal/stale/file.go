@@ -2,6 +2,7 @@ package stale
 
 import (
 	"context"
+	"errors"
 	"io/fs"
 	"time"
 
@@ -58,6 +59,7 @@ type FileReport struct {
 	Path  string `json:"path"` // as asked
 	ID    Inode  `json:"-"`
 	Links int    `json:"links"` // the names that the file has
+	Dir   bool   `json:"-"`     // it is a directory
 
 	Users      []FileUser `json:"users"`      // by PID
 	Unreadable []int      `json:"unreadable"` // each may use it, too
@@ -68,6 +70,36 @@ type FileReport struct {
 	Delete    Advice `json:"delete"`
 }
 
+// ErrNoAnswer says that a file system has not answered in time.
+var ErrNoAnswer = errors.New("its file system does not answer")
+
+// Answered asks a file system something, and does not wait for it for ever: a
+// dead network mount holds whoever asks. Patience of 0 means 10 seconds, after
+// which the asking goes on, and nobody hears of it.
+func Answered[V any](patience time.Duration, ask func() (V, error)) (V, error) {
+	type answer struct {
+		v   V
+		err error
+	}
+	if patience == 0 {
+		patience = defaultPatience
+	}
+	got := make(chan answer, 1)
+	go func() {
+		v, err := ask()
+		got <- answer{v, err}
+	}()
+	timer := time.NewTimer(patience)
+	defer timer.Stop()
+	select {
+	case a := <-got:
+		return a.v, a.err
+	case <-timer.C:
+		var none V
+		return none, ErrNoAnswer
+	}
+}
+
 // FileUsers finds who uses this file, which may be a directory, at this moment,
 // in which ways, and what it is safe to do with it. Symbolic links are followed.
 // Only the inode counts, not the name by which a process got it. The caller's
@@ -75,20 +107,20 @@ type FileReport struct {
 //
 // An error says that the file or the list of processes could not be read.
 func FileUsers(ctx context.Context, o Options, path string) (*FileReport, error) {
-	f, err := inspect(unix.AT_FDCWD, path, 0)
-	if err != nil {
-		return nil, &fs.PathError{Op: "statx", Path: path, Err: err}
-	}
 	s, err := newSearch(o)
 	if err != nil {
 		return nil, err
+	}
+	f, err := Answered(s.patience, func() (facts, error) { return inspect(unix.AT_FDCWD, path, 0) })
+	if err != nil {
+		return nil, &fs.PathError{Op: "statx", Path: path, Err: err}
 	}
 	defer s.close()
 	all, err := s.all(ctx, func(w *worker, pid int) result { return w.uses(pid, f.id) })
 	if err != nil {
 		return nil, err
 	}
-	rep := &FileReport{Path: path, ID: f.id, Links: int(f.nlink), Hidden: s.hidden}
+	rep := &FileReport{Path: path, ID: f.id, Links: int(f.nlink), Dir: f.mode&unix.S_IFMT == unix.S_IFDIR, Hidden: s.hidden}
 	for _, r := range all {
 		if r.unreadable {
 			rep.Unreadable = append(rep.Unreadable, r.pid)

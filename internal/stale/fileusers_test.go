@@ -1,11 +1,15 @@
 package stale
 
 import (
+	"errors"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"slices"
 	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
 
 	"moult.example/internal/testneed"
 )
@@ -68,5 +72,19 @@ func TestFileUsers(t *testing.T) {
 	}
 	if _, err := FileUsers(t.Context(), Options{}, filepath.Join(dir, "missing")); !os.IsNotExist(err) {
 		t.Errorf("err = %v, want that it is not there", err)
+	}
+}
+
+// A dead mount holds whoever asks for a file of it, but not us for ever.
+func TestAnswered(t *testing.T) {
+	dead := make(chan struct{})
+	defer close(dead)
+	_, err := Answered(time.Millisecond, func() (int, error) { <-dead; return 1, nil })
+	if !errors.Is(err, ErrNoAnswer) {
+		t.Errorf("error %v, want that it does not answer", err)
+	}
+	n, err := Answered(time.Hour, func() (int, error) { return 1, unix.ENOENT })
+	if n != 1 || err != unix.ENOENT {
+		t.Errorf("answer %d, %v, want the one that was given", n, err)
 	}
 }

@@ -88,7 +88,7 @@ func newSearch(o Options) (*search, error) {
 		s.proc, s.live = "/proc", true
 	}
 	if s.patience == 0 {
-		s.patience = 10 * time.Second
+		s.patience = defaultPatience
 	}
 	dir, err := openDir(unix.AT_FDCWD, s.proc, s.proc, 0)
 	if err != nil {

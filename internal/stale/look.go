@@ -159,7 +159,7 @@ func (l *look) threads() error {
 func (l *look) maps() error {
 	var last []byte
 	seen := map[string]bool{}
-	for m, err := range l.p.mappings() {
+	for m, err := range l.p.mapped() {
 		if err != nil {
 			return err
 		}

@@ -31,7 +31,7 @@ func newScan(o Options, x *index, byInode bool) *scan {
 		s.proc, s.live = "/proc", true
 	}
 	if s.patience == 0 {
-		s.patience = 10 * time.Second
+		s.patience = defaultPatience
 	}
 	return s
 }

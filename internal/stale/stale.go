@@ -50,6 +50,8 @@ type Options struct {
 	textOnly bool // for tests: as on a kernel that cannot be asked for mappings
 }
 
+const defaultPatience = 10 * time.Second
+
 // Inode is what identifies a file on this host, as stat(2) returns it.
 type Inode struct{ Dev, Ino uint64 }
 
