@@ -63,7 +63,7 @@ func (s *state) makeGenerationZero(adopt []string) error {
 			return err
 		}
 	}
-	if err := s.linkBack(dir, m, adopt); err != nil {
+	if _, err := s.linkBack(dir, m, adopt); err != nil {
 		return err
 	}
 	if err := fsys.SyncFS(); err != nil {

@@ -301,7 +301,7 @@ func (p *plan) run(ctx context.Context, commit bool) (Result, error) {
 		return res, s.record(r)
 	}
 	res.From = p.live
-	err = s.commitLocked(ctx, n, &res, commitHow{job: jobCommit, noHooks: p.opts.NoHooks, adopt: p.adopt})
+	err = s.commitLocked(ctx, n, &res, commitHow{job: jobCommit, noHooks: p.opts.NoHooks, adopt: p.adopt, synced: true})
 	if err != nil && !errors.Is(err, ErrUnfinished) && !errors.Is(err, ErrAfter) {
 		if err2 := s.removeGeneration(n); err2 != nil {
 			err = errors.Join(err, err2)

@@ -12,6 +12,7 @@ import (
 type commitHow struct {
 	job     string // jobCommit, jobRollback, jobAdopt
 	noHooks bool
+	synced  bool   // the generation was made, and synced, a moment ago
 	because string // why the live generation is left, for the history
 	adopt   []string
 	ops     []op // shared: nil are those that were staged
@@ -201,7 +202,7 @@ func (s *state) commitLocked(ctx context.Context, n int, res *Result, how commit
 			return err
 		}
 	}
-	if err := s.readyToCommit(n, m, j); err != nil {
+	if err := s.readyToCommit(n, m, j, how.synced); err != nil {
 		return err
 	}
 	if !how.noHooks && m.Hooks.Before != "" {
@@ -275,11 +276,10 @@ func (s *state) undo(j *journal, done outcome) error {
 // was may be dropped without asking who uses it.
 func (s *state) markCommitted(n int) error {
 	books := s.file(s.books(genDir(n)))
-	if exists(s.t.abs(books + "/committed")) {
-		return nil
-	}
-	if err := writeFile(s.t.fs, books+"/committed", nil, true); err != nil {
-		return err
+	if !exists(s.t.abs(books + "/committed")) { // else somebody who was killed may not have synced it
+		if err := writeFile(s.t.fs, books+"/committed", nil, false); err != nil { // its name is all that there is to it
+			return err
+		}
 	}
 	return s.t.fs.SyncDir(books)
 }

@@ -339,7 +339,7 @@ func (s *state) dropUncommitted() error {
 
 // readyToCommit is the last look before the journal, for what the commit could
 // stumble over.
-func (s *state) readyToCommit(n int, m *release.Manifest, j *journal) error {
+func (s *state) readyToCommit(n int, m *release.Manifest, j *journal, synced bool) error {
 	if err := s.checkMounts(); err != nil {
 		return err
 	}
@@ -355,11 +355,14 @@ func (s *state) readyToCommit(n int, m *release.Manifest, j *journal) error {
 		if err := s.t.fs.SetMeta(s.file(genDir(n)), disk.Meta{UID: -1, GID: -1, Mode: 0o755}); err != nil {
 			return err
 		}
-		if err := s.linkBack(s.file(genDir(n)), m, adopt); err != nil {
+		changed, err := s.linkBack(s.file(genDir(n)), m, adopt)
+		if err != nil {
 			return err
 		}
-		if err := s.t.fs.SyncDir(s.file(genDir(n))); err != nil {
-			return err
+		if changed || !synced {
+			if err := s.t.fs.SyncDir(s.file(genDir(n))); err != nil {
+				return err
+			}
 		}
 	}
 	if s.layout == Shared {

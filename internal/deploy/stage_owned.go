@@ -99,7 +99,7 @@ func (b *stager) stageOwned(ctx context.Context) error {
 			st.e.Digest = first.Digest
 		}
 	}
-	if err := b.linkBack(b.dir); err != nil {
+	if _, err := b.s.linkBack(b.dir, b.m, b.adopt); err != nil {
 		return err
 	}
 	if err := b.writeBooks(); err != nil {
@@ -225,14 +225,10 @@ func (t *Target) strangers() ([]string, error) {
 // linkBack makes the links of a generation that lead back to the
 // administrator's entries, so that bin/../etc is still there, and removes those
 // whose entry has gone. dir is the generation's directory.
-func (p *plan) linkBack(dir string) error {
-	return p.s.linkBack(dir, p.m, p.adopt)
-}
-
-func (s *state) linkBack(dir string, m *release.Manifest, adopt []string) error {
+func (s *state) linkBack(dir string, m *release.Manifest, adopt []string) (changed bool, err error) {
 	names, err := s.t.strangers()
 	if err != nil {
-		return err
+		return changed, err
 	}
 	want := map[string]bool{}
 	for _, name := range names {
@@ -242,7 +238,7 @@ func (s *state) linkBack(dir string, m *release.Manifest, adopt []string) error 
 	}
 	have, err := os.ReadDir(s.t.abs(dir))
 	if err != nil {
-		return err
+		return changed, err
 	}
 	for _, e := range have {
 		name := e.Name()
@@ -251,14 +247,18 @@ func (s *state) linkBack(dir string, m *release.Manifest, adopt []string) error 
 		}
 		if want[name] {
 			delete(want, name)
-		} else if err := s.t.fs.Remove(dir + "/" + name); err != nil {
-			return err
+			continue
 		}
+		if err := s.t.fs.Remove(dir + "/" + name); err != nil {
+			return changed, err
+		}
+		changed = true
 	}
 	for name := range want {
 		if err := s.t.fs.Symlink(backText(name), dir+"/"+name); err != nil && !errors.Is(err, fs.ErrExist) {
-			return err
+			return changed, err
 		}
+		changed = true
 	}
-	return nil
+	return changed, nil
 }
