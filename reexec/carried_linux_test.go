@@ -111,13 +111,21 @@ func (s *server) talk(t *testing.T) *talk {
 // read reads until a text has come, and no further.
 func (c *talk) read(want string) {
 	c.t.Helper()
+	if err := c.wait(want); err != nil {
+		c.t.Fatal(err)
+	}
+}
+
+// wait is read, for what need not come.
+func (c *talk) wait(want string) error {
 	buf := make([]byte, 1000)
 	for !strings.Contains(c.rest, want) {
 		n, err := c.Read(buf)
 		if err != nil {
-			c.t.Fatalf("read %q: %v, want %q", c.rest, err, want)
+			return fmt.Errorf("read %q: %w, want %q", c.rest, err, want)
 		}
 		c.rest += string(buf[:n])
 	}
 	_, c.rest, _ = strings.Cut(c.rest, want)
+	return nil
 }

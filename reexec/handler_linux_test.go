@@ -58,8 +58,9 @@ func handler(p *reexec.Process, c config, me trailer) http.Handler {
 		if err != nil {
 			return
 		}
-		if string(body) == "slow" {
-			note(c, "slow request")
+		for string(body) == "held" && !needed() && r.Context().Err() == nil {
+			note(c, "held request")
+			time.Sleep(2 * time.Millisecond)
 		}
 		time.Sleep(c.Work)
 		fmt.Fprintf(w, "%d %s", me.Version, body)

@@ -103,7 +103,7 @@ func serve(text string) {
 	case "crash-later":
 		c.Options.Probation = time.Hour // however long it takes until it crashes
 	case "needs":
-		if _, err := os.Stat(os.Getenv("MOULT_TEST_NEEDS")); err != nil {
+		if !needed() {
 			os.Exit(3)
 		}
 	}
@@ -205,6 +205,12 @@ func serve(text string) {
 	note(c, "end %v", p.Run(ctx))
 }
 
+// needed says that there is what the test has named.
+func needed() bool {
+	_, err := os.Stat(os.Getenv("MOULT_TEST_NEEDS"))
+	return err == nil
+}
+
 // fail fails between Start and Ready.
 func fail(p *reexec.Process, how string) {
 	switch how {
@@ -232,10 +238,7 @@ func fail(p *reexec.Process, how string) {
 		p.Fail(fmt.Errorf("cannot read the saved state %q", p.Load("trace")))
 		os.Exit(4)
 	case "awaits":
-		for os.Getenv("MOULT_TEST_NEEDS") != "" {
-			if _, err := os.Stat(os.Getenv("MOULT_TEST_NEEDS")); err == nil {
-				break
-			}
+		for !needed() {
 			time.Sleep(2 * time.Millisecond)
 		}
 		p.Fail(errors.New("it has waited"))

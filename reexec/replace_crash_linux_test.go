@@ -44,6 +44,9 @@ func crashStates(t *testing.T, mutant func(disk.FS) disk.FS) (src string, states
 		if err := os.WriteFile(path, text, 0o755); err != nil {
 			t.Fatal(err)
 		}
+		if err := os.Chmod(path, 0o755); err != nil { // whatever the umask is
+			t.Fatal(err)
+		}
 	}
 	defer func(was func(string) (disk.FS, error)) { openDisk = was }(openDisk)
 	var rec *disktest.Recorder

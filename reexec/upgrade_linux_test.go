@@ -204,19 +204,25 @@ func TestSecondReplacement(t *testing.T) {
 func TestBusy(t *testing.T) {
 	t.Parallel()
 	for _, force := range []bool{false, true} {
-		c := config{Work: 1500 * time.Millisecond, Options: reexec.Options{DrainTimeout: 50 * time.Millisecond}}
+		c := config{Options: reexec.Options{DrainTimeout: 50 * time.Millisecond}}
 		if force {
 			c.Options.OnBusy = reexec.Force
 		}
-		s := startServer(t, c)
+		s, c := newServer(t, c)
+		end := filepath.Join(t.TempDir(), "end")
+		s.env = []string{"MOULT_TEST_NEEDS=" + end}
+		s.run(c, s.exe)
 		answer := make(chan error, 1)
-		go func() { _, err := s.post("/", "slow"); answer <- err }()
-		s.wait("slow request") // one that was accepted and not read would be carried over
+		go func() { _, err := s.post("/", "held"); answer <- err }()
+		s.wait("held request") // one that was accepted and not read would be carried over
 		s.cmd.Process.Signal(unix.SIGUSR2)
 		if !force {
 			s.wait("event deferred ")
+			if err := os.WriteFile(end, nil, 0o600); err != nil {
+				t.Fatal(err)
+			}
 			if err := <-answer; err != nil {
-				t.Errorf("the slow request: %v, want an answer", err)
+				t.Errorf("the held request: %v, want an answer", err)
 			}
 		} else {
 			<-answer
