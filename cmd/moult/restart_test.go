@@ -247,9 +247,10 @@ func TestCommitRestart(t *testing.T) {
 		mentions(t, errs, "generation 1 is live: not all is well")
 		mentions(t, out, "not well: false")
 
-		// What somebody else makes live meanwhile stays.
-		meanwhile := "moult apply " + s.release("5", okStatus) + " " + s.target + " >&2; false"
-		out, errs = s.moult(4, "apply", "--health", meanwhile, "--health-timeout", "1s", s.release("4", okStatus), s.target)
+		// What somebody else makes live meanwhile stays. A probe is repeated until
+		// the time is over: one that is in its apply then would hold the target.
+		meanwhile := "mkdir " + t.TempDir() + "/once && moult apply " + s.release("5", okStatus) + " " + s.target + " >&2; false"
+		out, errs = s.moult(4, "apply", "--health", meanwhile, "--health-timeout", "5s", s.release("4", okStatus), s.target)
 		mentions(t, errs, "; there was no rollback: somebody has made generation ", " live meanwhile, which stays")
 		if strings.Contains(out, "is live, was 4") {
 			t.Errorf("it was taken back: %s", out)
