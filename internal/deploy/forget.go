@@ -49,7 +49,17 @@ func (t *Target) Forget(ctx context.Context, o ForgetOptions) (Result, error) {
 
 // errForgotten: what a forget that was cut short had left is gone now, and there
 // is nothing else.
-var errForgotten = fmt.Errorf("%w: it was being forgotten, which is finished now", ErrNoTarget)
+var errForgotten error = forgotten{}
+
+type forgotten struct{}
+
+// Error implements error.
+func (forgotten) Error() string {
+	return ErrNoTarget.Error() + ": it was being forgotten, which is finished now"
+}
+
+// Unwrap makes it one that is [ErrNoTarget].
+func (forgotten) Unwrap() error { return ErrNoTarget }
 
 // remains says that .moult holds nothing but what a forget that was cut short
 // leaves last.
