@@ -3,6 +3,7 @@ package deploy
 import (
 	"bufio"
 	"context"
+	"maps"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -118,6 +119,41 @@ func TestPlaces(t *testing.T) {
 			p = stales(t, target, second)
 			if p == nil || p.Runs.Generation != 2 || p.Gets.Generation != 1 {
 				t.Errorf("after the rollback, what was started in between: got %+v, want 2 and 1", p)
+			}
+		})
+	}
+}
+
+// Since when old code runs is when the new release became live, not when its
+// files were staged; and a release between the two that had the same file does
+// not count.
+func TestPlacesSince(t *testing.T) {
+	for _, layout := range []Layout{Owned, Shared} {
+		t.Run(string(layout), func(t *testing.T) {
+			releases := versions(t)
+			between := maps.Clone(releases[0])
+			between["lib/same"] = "different"
+			dir := filepath.Join(t.TempDir(), "app")
+			target := open(t, dir)
+			apply(t, target, releases[0], ApplyOptions{Layout: layout})
+			pid := runs(t, dir+"/bin/prog")
+			awaitTick(t, dir)
+			apply(t, target, between, ApplyOptions{})
+			_, err := target.Stage(context.Background(), openRelease(t, releases[1].write(t, t.TempDir())), ApplyOptions{})
+			must(t, err)
+			awaitTick(t, dir)
+			_, err = target.Commit(context.Background(), CommitOptions{})
+			must(t, err)
+			records, err := target.History("")
+			must(t, err)
+			p := stales(t, target, pid)
+			if p == nil || len(p.Files) != 2 {
+				t.Fatalf("got %+v, want two old files", p)
+			}
+			for _, f := range p.Files {
+				if want := records[len(records)-1].Time; !f.Since.Equal(want) {
+					t.Errorf("%s: since %v, want %v; its history is %+v", f.Path, f.Since, want, records)
+				}
 			}
 		})
 	}

@@ -157,6 +157,13 @@ func (l *visit) file(o outcome) File {
 	return f
 }
 
+// sources are the releases that a mapped file and the one in its place are from,
+// and when the one took the place of the other; zero if that is not known.
+type sources struct {
+	runs, gets Origin
+	since      time.Time
+}
+
 // place is a file that is mapped under a name, and what would be loaded in its
 // stead.
 type place struct {
@@ -170,26 +177,36 @@ func (l *visit) origins(f *File, o outcome) {
 	if l.Places == nil || !l.root.own {
 		return
 	}
-	both, ok := l.sources.get(place{pair{o.node, o.next}, f.Mapped}, l.patience, func() (of [2]Origin, keep bool) {
+	both, ok := l.sources.get(place{pair{o.node, o.next}, f.Mapped}, l.patience, func() (of sources, keep bool) {
 		next := ""
 		if o.next != nil && o.next.err == nil {
 			next = l.resolved(o.next)
-			of[1], _ = l.Places.Origin(next)
+			of.gets, _ = l.Places.Origin(next)
 		}
 		text := strings.TrimSuffix(f.Mapped, deletedSuffix)
+		name := text
 		if d, ok := l.Places.(Displacer); ok && f.Has != (Inode{}) {
-			if of[0], ok = d.Displaced(text, f.Has); ok {
-				return of, true
+			if of.runs, ok = d.Displaced(text, f.Has); ok {
+				name = f.Path // the kernel's is that of a temporary
 			}
 		}
 		// What is at the path now is what is mapped, or the path is another one.
-		if f.Verdict == None || f.Verdict == Corrupt || text != next {
-			of[0], _ = l.Places.Origin(text)
+		if !of.runs.Known() && (f.Verdict == None || f.Verdict == Corrupt || text != next) {
+			of.runs, _ = l.Places.Origin(text)
+		}
+		if d, ok := l.Places.(Dater); ok && of.runs.Known() && (f.Verdict == Stale || f.Verdict == Gone) {
+			of.since, _ = d.Replaced(name, of.runs)
 		}
 		return of, true
 	})
-	if ok {
-		f.Runs, f.Gets = both[0], both[1]
+	if !ok {
+		return
+	}
+	f.Runs, f.Gets = both.runs, both.gets
+	// Whoever was started later, from what was no longer live, has run it since
+	// then, which the times of files may tell or not.
+	if start, err := l.started(); err == nil && both.since.UnixNano() > start {
+		f.Since = both.since
 	}
 }
 

@@ -77,7 +77,7 @@ type search struct {
 	relocations cache[*node, relocations]
 	asks        cache[pair, []string]
 	nexts       cache[*target, head]
-	sources     cache[place, [2]Origin]
+	sources     cache[place, sources]
 	pairs       cache[pair, comparison]
 	users       cache[int, string]
 }

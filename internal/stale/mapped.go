@@ -51,7 +51,7 @@ func (a *asker) eachFile(maps int, yield func(mapping, error) bool) error {
 		case next.end <= at:
 			return unix.EIO
 		}
-		same := next.ino == last.ino && next.dev == last.dev && next.start == last.end
+		same := next.follows(last)
 		at, last = next.end, next
 		if next.ino == 0 || same {
 			continue
@@ -69,6 +69,13 @@ func (a *asker) eachFile(maps int, yield func(mapping, error) bool) error {
 			return nil
 		}
 	}
+}
+
+// follows says that an area is the next part of the same file. Number and device
+// do not say that alone: a file and its copy in a snapshot of btrfs have both in
+// common.
+func (a area) follows(last area) bool {
+	return a.ino == last.ino && a.dev == last.dev && a.start == last.end && a.offset == last.offset+last.end-last.start
 }
 
 // next returns the first area at or above the address that has a file, without

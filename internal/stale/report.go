@@ -202,6 +202,13 @@ type Displacer interface {
 	Displaced(path string, id Inode) (Origin, bool)
 }
 
+// Dater is a Places that also knows when a file lost its place. It is optional.
+type Dater interface {
+	// Replaced says when the file that the release has put at this path of the
+	// host became another than the live one; false if this is not known.
+	Replaced(path string, release Origin) (time.Time, bool)
+}
+
 // Settler is a Places that can also settle a suspicion. It is optional.
 type Settler interface {
 	// Intact says whether the file at this path of the host holds the very bytes

@@ -210,8 +210,8 @@ func (l *visit) collect() error {
 	l.files, l.more = l.files[:0], l.more[:0]
 	for i := range l.codes {
 		a := &l.codes[i]
-		if i > 0 && a.ino == l.codes[i-1].ino && a.dev == l.codes[i-1].dev && a.text == l.codes[i-1].text {
-			continue // the next part of the same file
+		if i > 0 && a.follows(l.codes[i-1]) && a.text == l.codes[i-1].text {
+			continue
 		}
 		n, err := l.inodeOf(a)
 		if err != nil {
