@@ -71,6 +71,33 @@ func TestTwiceDuringDrain(t *testing.T) {
 	}
 }
 
+// As PID 1 of a container, which no signal ends by default.
+func TestFirstProcess(t *testing.T) {
+	t.Parallel()
+	testneed.Root(t)
+	dir := t.TempDir()
+	path := filepath.Join(dir, "server")
+	bad := compile(t, "gcc", cServer, filepath.Join(dir, "bad"), "-std=gnu99", "-w", "-DBROKEN=abort()")
+	place(t, server(t, version("1")), path)
+	port := testneed.Port(t)
+	cmd := exec.Command("/bin/sh", "-c", `mount -t proc proc /proc && exec "$0" -p "$1"`, path, itoa(port))
+	cmd.SysProcAttr = &syscall.SysProcAttr{Cloneflags: syscall.CLONE_NEWPID, Unshareflags: syscall.CLONE_NEWNS}
+	p := runCommand(t, cmd)
+	serves := func(version string) {
+		t.Helper()
+		p.wait("version "+version+" as process 1", func() bool {
+			a, err := get(port)
+			return err == nil && a.version == version && a.pid == 1
+		})
+	}
+	serves("1")
+	place(t, server(t, version("2")), path)
+	serves("2")
+	place(t, bad, path)
+	p.says("taken back: aborted")
+	serves("2")
+}
+
 // In a chroot without /proc, /dev and a shell.
 func TestChroot(t *testing.T) {
 	t.Parallel()
@@ -162,6 +189,29 @@ func TestTrial(t *testing.T) {
 	}
 	place(t, server(t, version("2")), path)
 	p.serves("2")
+}
+
+// What a trial has started ends with it, before the new code runs.
+func TestTrialForks(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	path := filepath.Join(dir, "server")
+	two := compile(t, "gcc", cServer, filepath.Join(dir, "two"), "-std=gnu99", "-w",
+		`-DBROKEN=if (moult_trial() && fork() == 0) for (;;) pause()`, version("2"))
+	place(t, server(t, version("1")), path)
+	p := start(t, path, "-t")
+	place(t, two, path)
+	p.serves("2")
+	p.wait("end of what the trial has started", func() bool {
+		others := 0
+		links, _ := filepath.Glob("/proc/[0-9]*/exe")
+		for _, link := range links {
+			if exe, err := os.Readlink(link); err == nil && strings.HasPrefix(exe, path) && link != fmt.Sprintf("/proc/%d/exe", p.cmd.Process.Pid) {
+				others++
+			}
+		}
+		return others == 0
+	})
 }
 
 // A trial ends with the process that tries: it holds the sockets, and the next

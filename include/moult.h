@@ -2322,6 +2322,7 @@ typedef struct moult__child {
 	const char *path;
 	char **envp;
 	int out, mem, ready, keep, moved;
+	int group; /* of its own */
 	int dies; /* with us: it holds our sockets, and the next start could not listen */
 	int err; /* of execve */
 } moult__child;
@@ -2340,6 +2341,8 @@ static int moult__child_main(void *arg)
 	struct sigaction sa, old;
 	if (c->dies && (prctl(PR_SET_PDEATHSIG, SIGKILL) != 0 || (pid_t)syscall(SYS_getppid) != g->pid))
 		_exit(127);
+	if (c->group)
+		setpgid(0, 0);
 	memset(&sa, 0, sizeof sa);
 	sa.sa_handler = SIG_DFL;
 	for (int s = 1; s < 65; s++)
@@ -2486,6 +2489,7 @@ static void moult__try_stop(void)
 	free(t->buf);
 	t->buf = NULL;
 	if (t->pid > 0) {
+		kill(-t->pid, SIGKILL);
 		kill(t->pid, SIGKILL);
 		while (waitpid(t->pid, NULL, __WALL) < 0 && errno == EINTR)
 			;
@@ -2741,6 +2745,7 @@ static int moult__try_run(void)
 	fcntl(p[1], F_SETFL, 0); /* the child's end waits */
 	c.out = p[1];
 	c.path = t->seen.at;
+	c.group = 1; /* what it starts ends with it: in a trial it would hold our sockets */
 	/* The kernel goes by the thread that forks (prctl(2)), and others than the main
 	 * one may end before the preflight does. */
 	c.dies = (pid_t)syscall(SYS_gettid) == g->pid;
@@ -2788,10 +2793,15 @@ static int moult__try_wait(void)
 	struct moult__state *g = &moult__g;
 	moult__try *t = &g->t;
 	int status = 0, ended, late;
-	pid_t w;
-	while ((w = waitpid(t->pid, &status, WNOHANG | __WALL)) < 0 && errno == EINTR)
-		;
-	ended = w != 0;
+	pid_t w = 0;
+	siginfo_t end;
+	memset(&end, 0, sizeof end);
+	ended = waitid(P_PID, (id_t)t->pid, &end, WEXITED | WNOHANG | WNOWAIT | __WALL) != 0 || end.si_pid != 0;
+	if (ended) {
+		kill(-t->pid, SIGKILL); /* as long as the number is not given to another */
+		while ((w = waitpid(t->pid, &status, WNOHANG | __WALL)) < 0 && errno == EINTR)
+			;
+	}
 	for (int i = 0; i < 64; i++) { /* 64 KiB for each look; what does not fit pushes out the oldest half */
 		char *room = t->out + t->out_len;
 		ssize_t n = read(t->pipe_fd, room, sizeof t->out - t->out_len);
