@@ -84,7 +84,7 @@ func (r *LinkReport) Broken() (n int) {
 // nothing written but the index of this host's programs, if that may be.
 func (l *Laid) Judge(ctx context.Context, o CheckOptions) (*LinkReport, error) {
 	r := &LinkReport{Findings: []LinkFinding{}, Twice: l.twice, Foreign: l.foreign}
-	l.setPlugins(r, o)
+	l.setPlugins(ctx, r, o)
 	lo := linkcheck.Options{Root: o.Root, LibraryPath: o.LibraryPath, Overlay: l.overlay, Links: l.links, Plugins: l.plugins}
 	if err := l.checkNamed(ctx, o, lo); err != nil {
 		return nil, err

@@ -1,24 +1,20 @@
 package deploy
 
 import (
-	"bufio"
 	"context"
 	"errors"
-	"io"
-	"os"
 	"path/filepath"
 	"slices"
-	"strconv"
-	"strings"
 
 	"moult.example/internal/linkcheck"
+	"moult.example/internal/stale"
 )
 
 // setPlugins adds what processes have loaded to what was declared.
-func (l *Laid) setPlugins(r *LinkReport, o CheckOptions) {
+func (l *Laid) setPlugins(ctx context.Context, r *LinkReport, o CheckOptions) {
 	learned := map[string]bool{}
 	if o.Learn && o.Root == "" {
-		for plugin, hosts := range l.learn("/proc") {
+		for plugin, hosts := range l.learn(ctx, "") {
 			if l.plugins[plugin] == nil {
 				l.plugins[plugin], learned[plugin] = hosts, true
 			}
@@ -73,40 +69,33 @@ func (l *Laid) checkNamed(ctx context.Context, o CheckOptions, lo linkcheck.Opti
 	return errors.Join(errs...)
 }
 
-// learn finds in the maps of processes what the programs that are judged have
-// loaded beside what they need: each is a plugin. A process of an older
-// generation counts for the same program of the live one; so do its plugins.
-func (l *Laid) learn(proc string) map[string][]string {
+// learn finds in the lists of processes' loaders what the programs that are
+// judged have loaded beside what they need: each is a plugin. A process of an
+// older generation counts for the same program of the live one; so do its
+// plugins.
+func (l *Laid) learn(ctx context.Context, proc string) map[string][]string {
 	judged := make(map[string]bool, len(l.paths))
 	for _, p := range l.paths {
 		judged[p] = true
 	}
-	entries, err := os.ReadDir(proc)
+	processes, err := stale.Loaded(ctx, stale.Options{Proc: proc})
 	if err != nil {
 		return nil
 	}
 	found := map[string][]string{}
 	static := map[string]map[string]bool{} // of each program: the names that it needs, directly or not
-	for _, e := range entries {
-		if _, err := strconv.Atoi(e.Name()); err != nil {
-			continue
+	for _, p := range processes {
+		host := l.now(p.Exe)
+		if len(found) > maxLearned {
+			break
 		}
-		exe, err := os.Readlink(proc + "/" + e.Name() + "/exe")
-		if err != nil {
-			continue
-		}
-		host := l.now(strings.TrimSuffix(exe, " (deleted)"))
-		if host == "" || len(found) > maxLearned {
-			continue
-		}
-		mapped := mappedLibraries(proc + "/" + e.Name() + "/maps")
-		if !judged[host] && !slices.ContainsFunc(mapped, func(m string) bool { return judged[l.now(m)] }) {
+		if !judged[host] && !slices.ContainsFunc(p.Libraries, func(m string) bool { return judged[l.now(m)] }) {
 			continue
 		}
 		if static[host] == nil {
-			static[host] = l.needed(host, mapped)
+			static[host] = l.needed(host, p.Libraries)
 		}
-		for _, m := range mapped {
+		for _, m := range p.Libraries {
 			plugin := l.now(m)
 			if static[host][filepath.Base(m)] || !judged[host] && !judged[plugin] || slices.Contains(found[plugin], host) {
 				continue
@@ -117,11 +106,7 @@ func (l *Laid) learn(proc string) map[string][]string {
 	return found
 }
 
-// Bounds for what processes say.
-const (
-	maxLearned = 10_000  // plugins
-	maxMaps    = 1 << 16 // lines
-)
+const maxLearned = 10_000 // plugins: what processes say has bounds
 
 // now is the path at which a file that a process has is judged; any other stays.
 func (l *Laid) now(path string) string {
@@ -129,35 +114,6 @@ func (l *Laid) now(path string) string {
 		return l.base + rest
 	}
 	return path
-}
-
-// mappedLibraries are the files that a process executes code from and that are
-// called as libraries are.
-func mappedLibraries(name string) (all []string) {
-	f, err := os.Open(name)
-	if err != nil {
-		return nil
-	}
-	defer f.Close()
-	seen := map[string]bool{}
-	lines := bufio.NewScanner(io.LimitReader(f, 16<<20))
-	lines.Buffer(nil, 8<<10)
-	for n := 0; lines.Scan() && n < maxMaps; n++ {
-		line := lines.Text()
-		slash := strings.IndexByte(line, '/')
-		if slash < 0 {
-			continue
-		}
-		path := strings.TrimSuffix(line[slash:], " (deleted)")
-		if fields := strings.Fields(line[:slash]); len(fields) < 2 || !strings.Contains(fields[1], "x") {
-			continue
-		}
-		if strings.Contains(filepath.Base(path), ".so") && !strings.HasPrefix(filepath.Base(path), "ld-") && !seen[path] {
-			seen[path] = true
-			all = append(all, path)
-		}
-	}
-	return all
 }
 
 // needed are the file names and sonames of what a program needs of the files

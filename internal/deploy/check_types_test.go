@@ -46,8 +46,8 @@ func TestLearn(t *testing.T) {
 	must(t, err)
 	cc(t, dir, "bin/host", "#include <dlfcn.h>\n#include <unistd.h>\nint host_here(void) { return 1; }\n"+
 		"int main(int n, char **v) { char c; if (!dlopen(v[1], RTLD_NOW)) return 1; write(1, \"x\", 1); read(0, &c, 1); return 0; }", "-Wl,--export-dynamic", "-ldl")
-	cc(t, dir, "lib/mod.so", "int host_here(void); int mod(void) { return host_here(); }", "-shared", "-fPIC")
-	startAndWait(t, dir+"/bin/host", dir+"/lib/mod.so")
+	cc(t, dir, "lib/mod.plugin", "int host_here(void); int mod(void) { return host_here(); }", "-shared", "-fPIC")
+	startAndWait(t, dir+"/bin/host", dir+"/lib/mod.plugin")
 	// The next host no longer has what the plugin wants.
 	next := filepath.Join(t.TempDir(), "host")
 	cc(t, filepath.Dir(next), "host", "int main(void) { return 0; }", "-Wl,--export-dynamic")
@@ -60,7 +60,7 @@ func TestLearn(t *testing.T) {
 		if learn != (r.Broken() == 1) {
 			t.Errorf("learning is %v: got %+v, want the plugin broken only then", learn, r.Findings)
 		}
-		if learn && (len(r.Plugins) != 1 || !r.Plugins[0].Learned || string(r.Plugins[0].Path) != dir+"/lib/mod.so") {
+		if learn && (len(r.Plugins) != 1 || !r.Plugins[0].Learned || string(r.Plugins[0].Path) != dir+"/lib/mod.plugin") {
 			t.Errorf("got plugins %+v, want the one that the process has loaded", r.Plugins)
 		}
 	}

@@ -32,6 +32,7 @@ type result struct {
 	found      *Process // nil if there is nothing to tell
 	held       []holding
 	user       *FileUser // for FileUsers
+	loads      *Loads    // for Loaded
 }
 
 // visit is what is found out about one process.
