@@ -7,6 +7,7 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
+	"syscall"
 	"testing"
 
 	"moult.example/internal/testneed"
@@ -28,7 +29,11 @@ func Server(t testing.TB, path, version, status string) {
 	from := compile(t, version, status)
 	data, err := os.ReadFile(from)
 	if err == nil {
+		// A process that another test forks meanwhile would hold the file open for
+		// writing, and nobody could execute it: ETXTBSY.
+		syscall.ForkLock.RLock()
 		err = os.WriteFile(path+".new", data, 0o755)
+		syscall.ForkLock.RUnlock()
 	}
 	if err == nil {
 		err = os.Rename(path+".new", path)
