@@ -52,7 +52,6 @@ func (w *worker) loads(pid int) (r result) {
 		return r
 	}
 	defer l.close()
-	l.entries = l.entries[:0]
 	if l.collect() != nil || !l.root.own || l.root.text != "" {
 		return r
 	}

@@ -193,6 +193,15 @@ func TestTruthOfLoading(t *testing.T) {
 		{name: "code in a file that was unlinked", begin: func(s *scene) *exec.Cmd {
 			return exec.Command(filepath.Join(programs, "hold"), "code", s.in("jit"))
 		}},
+		{name: "code in a file that is no program, written to",
+			begin: func(s *scene) *exec.Cmd {
+				return exec.Command(filepath.Join(programs, "hold"), "code", s.in("jit.cache"))
+			},
+			after: func(s *scene) {
+				if err := os.WriteFile(s.in("jit.cache"), make([]byte, 4096), 0o700); err != nil {
+					s.t.Fatal(err)
+				}
+			}},
 		{name: "data mapped, replaced",
 			begin: func(s *scene) *exec.Cmd {
 				return exec.Command(filepath.Join(programs, "hold"), "map", s.put("part1.so", "data"))

@@ -208,7 +208,7 @@ func (l *visit) collect() error {
 	if l.root, err = l.rootOf(l.p); err != nil {
 		return err
 	}
-	l.files, l.more = l.files[:0], l.more[:0]
+	l.files, l.more, l.entries = l.files[:0], l.more[:0], l.entries[:0]
 	for i := range l.codes {
 		a := &l.codes[i]
 		if i > 0 && a.follows(l.codes[i-1]) && a.text == l.codes[i-1].text {

@@ -40,6 +40,7 @@ func (l *visit) written(o *outcome) {
 	case t.written <= start: // only its names, its mode or the like have changed
 	case t.born > start: // it was made before it was mapped, and that was after the start
 	case l.settled(o, start):
+	case len(l.entries) > 0 && l.noCode(o.used): // nor has the loader loaded it
 	default:
 		o.note = "the file was written to after the start of the process, and nothing shows whether before it was loaded"
 		o.since = t.written

@@ -75,7 +75,8 @@ static void start(void *(*run)(void *), char *arg) {
 	pthread_barrier_wait(&both);
 }
 
-/* code maps one page as just-in-time compilers do, and unlinks its file. */
+/* code maps one page as just-in-time compilers do, and unlinks its file unless
+ * that is a cache for the next start. */
 static void code(const char *kind) {
 	int fd, flags = MAP_SHARED;
 	if (!strcmp(kind, "sysv")) {
@@ -91,7 +92,10 @@ static void code(const char *kind) {
 		sprintf(name, "/dev/shm/moult-hold-%d", getpid());
 		fd = open(name, O_RDWR | O_CREAT | O_EXCL, 0700);
 		unlink(name);
-	} else fd = open(kind, O_RDWR | O_CREAT, 0700), unlink(kind);
+	} else {
+		fd = open(kind, O_RDWR | O_CREAT, 0700);
+		if (!strstr(kind, ".cache")) unlink(kind);
+	}
 	check(fd < 0 || strcmp(kind, "zero") && ftruncate(fd, 4096), kind);
 	check(mmap(0, 4096, PROT_READ | PROT_EXEC, flags, fd, 0) == MAP_FAILED, "mmap code");
 	close(fd);
