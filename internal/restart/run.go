@@ -201,7 +201,8 @@ func (r *runner) waitCurrent(ctx context.Context, o *Outcome, limit time.Duratio
 	ctx, cancel := context.WithTimeout(ctx, limit)
 	defer cancel()
 	for pause := 10 * time.Millisecond; ; pause = min(2*pause, 200*time.Millisecond) {
-		left, err := r.stillStale(ctx, o.Processes)
+		// A look that has begun is finished: cut short, it would tell nothing.
+		left, err := r.stillStale(parent, o.Processes)
 		if err == nil && len(left) == 0 {
 			return
 		}
