@@ -235,6 +235,7 @@ func (c *linkCheck) paths(ctx context.Context) ([]string, error) {
 	if err != nil {
 		return nil, err
 	}
+	known = append(known, c.neighbours()...)
 	var paths []string
 	for i := range c.p.steps {
 		st, info := &c.p.steps[i], &c.infos[i]
