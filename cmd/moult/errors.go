@@ -84,7 +84,7 @@ func diagnose(err error) diagnosis {
 	case errors.Is(err, deploy.ErrCutShort):
 		d.Status, d.Hint = statusUnfinished, "moult recover finishes or undoes it; it can be run any number of times"
 	case errors.Is(err, deploy.ErrAfter):
-		d.Status, d.Hint = statusUnfinished, "moult status shows what is live; moult rollback goes back"
+		d.Status, d.Hint = statusUnfinished, "mend it and apply the same release again, which runs it once more; or moult rollback"
 	case errors.Is(err, restart.ErrUnhealthy):
 		d.Status, d.Hint = statusUnfinished, "moult ps shows who runs what, moult status what is live"
 	case errors.As(err, &ask):
