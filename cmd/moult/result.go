@@ -44,7 +44,7 @@ func changed(err error) bool { return diagnose(err).Status == statusUnfinished }
 
 func writeResult(w io.Writer, r deploy.Result) {
 	what := map[string]string{"stage": "is staged", "pin": "is pinned", "unpin": "is pinned no longer"}[r.Job]
-	if what == "" {
+	if what == "" || r.Job == "stage" && r.Unchanged {
 		what = "is live"
 	}
 	head := r.Target.Quoted() + ": " + generation(r.Generation) + " " + what

@@ -47,6 +47,8 @@ func (t *Target) firstLayout(o ApplyOptions) (Layout, error) {
 		return "", err
 	}
 	switch {
+	case t.path == "/" && o.Layout == "":
+		return "", refuse("", "the target is the root directory", "if it is meant, --layout shared; it will hold what the release has, beside all else")
 	case o.Layout == Shared && o.Adopt:
 		return "", refuse("", "only an owned target adopts", "drop --adopt or --layout shared")
 	case o.Layout != "" || len(strangers) > 0 && !o.Adopt:

@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
+	"os"
 	"path/filepath"
 	"slices"
 
@@ -103,8 +105,7 @@ func (t *Target) deliver(ctx context.Context, rel *release.Release, o ApplyOptio
 		p.links, p.linkWarnings, p.loadables, p.loadablesKnown = first.links, first.linkWarnings, first.loadables, first.loadablesKnown
 	}
 	res, err = p.run(ctx, commit)
-	var refused *RefusedError
-	if first != nil && errors.As(err, &refused) { // a packed release shows only when it is unpacked that it would not load
+	if first != nil && err != nil && !errors.Is(err, ErrUnfinished) && !errors.Is(err, ErrAfter) && s.isBare() {
 		err = errors.Join(err, t.unmake(bare))
 	}
 	if recovered != nil && !recovered.Nothing {
@@ -132,8 +133,22 @@ func (t *Target) firstPlan(ctx context.Context, rel *release.Release, o ApplyOpt
 	return p, nil
 }
 
-// unmake takes away what was made for the first release of a target, before
-// that was refused; with all, the directory itself, too.
+// isBare says that nothing but a product's empty books is there: no release, no
+// commit under way, nothing of what was there before.
+func (s *state) isBare() bool {
+	ns, err := s.generations()
+	if err != nil || exists(s.abs("journal")) {
+		return false
+	}
+	if s.layout == Owned {
+		return len(ns) == 0 && !exists(s.abs("live"))
+	}
+	objects, err := os.ReadDir(s.abs("objects"))
+	return (err == nil || errors.Is(err, fs.ErrNotExist)) && len(objects) == 0 && slices.Max(append(ns, 0)) == 0
+}
+
+// unmake takes away what was made for the first release of a target, when that
+// has come to nothing; with all, the directory itself, too.
 func (t *Target) unmake(all bool) error {
 	err := errors.Join(t.unregister(), removeTree(t, dotMoult), t.fs.SyncDir("."))
 	if err == nil && all {
@@ -236,7 +251,12 @@ func (p *plan) nothingToDo(ctx context.Context, res Result) (Result, error) {
 	if p.cache.missed.Load() {
 		p.saveCache()
 	}
-	return res, nil
+	if res.Job == "stage" || p.opts.NoHooks {
+		return res, nil
+	}
+	warnings, err := p.s.runAgain(p.live, p.liveM)
+	res.Warnings = append(res.Warnings, warnings...)
+	return res, err
 }
 
 func (p *plan) count(res *Result) {
@@ -246,6 +266,7 @@ func (p *plan) count(res *Result) {
 			res.Kept = append(res.Kept, Path(st.is))
 			if st.besideMe {
 				res.New = append(res.New, Path(st.is+newSuffix))
+				res.CopyBytes += st.e.Size
 			}
 		}
 		if st.e.Type == release.Dir {

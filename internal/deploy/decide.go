@@ -24,6 +24,13 @@ func (t *Target) Commit(ctx context.Context, o CommitOptions) (Result, error) {
 	return t.locked(ctx, o.Name, func(s *state, res *Result) error {
 		res.Job = "commit"
 		n, err := s.staged(o.Generation)
+		if o.Generation <= 0 && errors.Is(err, ErrNoGeneration) && res.From > 0 {
+			// What was staged was live already, or was committed by somebody else.
+			res.Unchanged = true
+			info, err := s.info(res.From)
+			res.Release, res.Version = info.Release, info.Version
+			return err
+		}
 		if err != nil {
 			return err
 		}

@@ -24,7 +24,7 @@ type Record struct {
 	User    string    `json:"user"`              // the person, where sudo(8) or the audit system tells
 	UID     int       `json:"uid"`               // the effective user id
 	Command string    `json:"command,omitempty"` // as it was typed
-	Job     string    `json:"job"`               // stage, commit, rollback, adopt, recover, gc, forget
+	Job     string    `json:"job"`               // stage, commit, rollback, adopt, recover, after, gc, forget
 	From    int       `json:"from"`              // generation that was live; -1 for none
 	To      int       `json:"to"`                // generation that is live now, or was staged or collected
 	Release string    `json:"release,omitempty"`

@@ -36,9 +36,57 @@ func (s *state) runHook(ctx context.Context, when, command string, m *release.Ma
 		err = fmt.Errorf("not done after %s, killed", limit)
 	}
 	if err != nil {
-		return fmt.Errorf("hook %s commit: %w%s", when, err, lastLines(out))
+		return fmt.Errorf("the hook %s the commit (%s): %w%s", when, firstOf(command), err, lastLines(out))
 	}
 	return nil
+}
+
+// firstOf is the beginning of a command, for an error.
+func firstOf(command string) string {
+	line, rest, _ := strings.Cut(strings.TrimSpace(command), "\n")
+	if r := []rune(line); len(r) > 60 {
+		line, rest = string(r[:60]), "…"
+	}
+	if rest != "" {
+		line += " …"
+	}
+	return Path(line).Quoted()
+}
+
+// runAgain runs what is to run after the commit of the live generation, if it has
+// failed: who applies the same release once more wants it done.
+func (s *state) runAgain(live int, m *release.Manifest) (warnings []string, err error) {
+	last, err := s.lastCommit(live)
+	if err != nil || last.Result != "after-failed" {
+		return nil, err
+	}
+	j := s.newJournal(last.Job, last.From, live, m)
+	warnings, err = s.runAfter(j, m)
+	r := s.t.newRecord("after", live, live)
+	r.Release, r.Version = j.Release, j.Version
+	if err != nil {
+		r.Result, r.Note = "after-failed", err.Error()
+		err = fmt.Errorf("%w again: %w", ErrAfter, err)
+	} else {
+		warnings = append(warnings, "what was to run after the commit, and had failed, was run again")
+	}
+	return warnings, errors.Join(err, s.record(r))
+}
+
+// lastCommit is the record of how a generation became live for the last time,
+// with the result of what was to run after that.
+func (s *state) lastCommit(live int) (last Record, err error) {
+	records, err := s.history()
+	for _, r := range records {
+		switch {
+		case r.To != live || r.Result == "undone":
+		case r.Job == jobCommit || r.Job == jobRollback || r.Job == jobAdopt:
+			last = r
+		case r.Job == "after":
+			last.Result, last.Note = r.Result, r.Note
+		}
+	}
+	return last, err
 }
 
 // runGroup runs a command in a process group of its own, which ends with it.

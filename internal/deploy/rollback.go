@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io/fs"
 	"slices"
+	"strings"
 
 	"golang.org/x/sys/unix"
 
@@ -104,7 +105,7 @@ func (s *state) rollbackTo(n int, res *Result) (int, error) {
 			return 0, fmt.Errorf("%s: %w before %d but %s; its number goes there all the same", s.t.path, ErrNoGeneration, live, passed[0])
 		}
 		if prev == noGeneration {
-			return 0, fmt.Errorf("%s: %w before %d", s.t.path, ErrNoGeneration, live)
+			return 0, fmt.Errorf("%s: %w: none was live before %d", s.t.path, ErrNoGeneration, live)
 		}
 		for _, p := range passed {
 			res.Warnings = append(res.Warnings, fmt.Sprintf("generation %s: passed over; its number goes there all the same", p))
@@ -113,7 +114,8 @@ func (s *state) rollbackTo(n int, res *Result) (int, error) {
 	}
 	if !exists(s.abs(genDir(n))) {
 		have, _ := s.generations()
-		return 0, fmt.Errorf("%s: %d: %w: there are %v", s.t.path, n, ErrNoGeneration, have)
+		list := strings.Trim(strings.ReplaceAll(fmt.Sprint(have), " ", ", "), "[]")
+		return 0, fmt.Errorf("%s: %d: %w: it has %s", s.t.path, n, ErrNoGeneration, list)
 	}
 	return n, nil
 }

@@ -139,20 +139,13 @@ func (s *state) describe(n, live, prev int, pins map[int]bool) (Generation, erro
 
 // since finds in the history when the live generation became so.
 func (s *state) since(st *Status) error {
-	records, err := s.history()
+	last, err := s.lastCommit(st.Live)
 	if err != nil {
 		return err
 	}
-	for _, r := range records {
-		switch r.Job {
-		case jobCommit, jobRollback, jobAdopt:
-			if r.To == st.Live && r.Result != "undone" {
-				st.Since, st.By, st.AfterFailed = r.Time, r.User, ""
-				if r.Result == "after-failed" {
-					st.AfterFailed = r.Note
-				}
-			}
-		}
+	st.Since, st.By = last.Time, last.User
+	if last.Result == "after-failed" {
+		st.AfterFailed = last.Note
 	}
 	return nil
 }

@@ -146,6 +146,9 @@ func resolve(path string) (string, error) {
 		return "", refuse("", abs+" is a symbolic link to nowhere", "")
 	}
 	dir, err := filepath.EvalSymlinks(filepath.Dir(abs))
+	if errors.Is(err, fs.ErrNotExist) {
+		return "", refuse("", fmt.Sprintf("%s: there is no %s to make it in", abs, filepath.Dir(abs)), "mkdir -p "+filepath.Dir(abs))
+	}
 	if err != nil {
 		return "", err
 	}
