@@ -1,51 +1,94 @@
 package lab
 
 import (
-	"errors"
-	"io/fs"
 	"os"
 	"regexp"
 	"slices"
 	"strings"
 	"testing"
 	"unicode/utf8"
-
-	"moult.example/internal/testneed"
 )
 
-const readme = "../../README.md"
+const (
+	readme = "../../README.md"
+	page   = "../../docs/lab.md"
+)
 
-// The README's tables, which moult lab --markdown has printed, say what a fresh
-// run says, in all that does not depend on the machine: not which signal
-// killed a program, not how much was counted.
-func TestReadme(t *testing.T) {
-	text, err := os.ReadFile(readme)
-	if errors.Is(err, fs.ErrNotExist) {
-		testneed.Skip(t, "there is no README.md yet")
-	}
+// printed is what a document shows of the lab's report.
+func printed(t *testing.T, name string) string {
+	t.Helper()
+	text, err := os.ReadFile(name)
 	if err != nil {
 		t.Fatal(err)
 	}
-	_, text2, found := strings.Cut(string(text), "<!-- lab:begin -->\n")
-	tables, _, closed := strings.Cut(text2, "<!-- lab:end -->")
+	_, after, found := strings.Cut(string(text), "<!-- lab:begin -->\n")
+	tables, _, closed := strings.Cut(after, "<!-- lab:end -->")
 	if !found || !closed {
-		t.Fatal("README.md has no part between <!-- lab:begin --> and <!-- lab:end -->")
+		t.Fatalf("%s has no part between <!-- lab:begin --> and <!-- lab:end -->", name)
 	}
+	return tables
+}
+
+// The tables of docs/lab.md, which moult lab --markdown has printed, say what a
+// fresh run says, in all that does not depend on the machine: not which signal
+// killed a program, not how much was counted.
+func TestPage(t *testing.T) {
 	r := fresh(t)
-	want, got := stable(r.Markdown(), r.Root), stable(tables, r.Root)
+	want, got := stable(r.Markdown(), r.Root), stable(printed(t, page), r.Root)
 	for _, line := range want {
 		if !slices.Contains(got, line) {
-			t.Errorf("README.md lacks: %s", line)
+			t.Errorf("docs/lab.md lacks: %s", line)
 		}
 	}
 	for _, line := range got {
 		if !slices.Contains(want, line) {
-			t.Errorf("README.md has, and a fresh run has not: %s", line)
+			t.Errorf("docs/lab.md has, and a fresh run has not: %s", line)
 		}
 	}
 	if t.Failed() {
 		t.Log("moult lab --markdown prints what belongs there")
 	}
+}
+
+// The README's table is a part of those in docs/lab.md, cell for cell: what
+// TestPage finds true there is true here.
+func TestReadme(t *testing.T) {
+	whole := cellsOf(printed(t, page))
+	part := cellsOf(printed(t, readme))
+	for at, text := range part {
+		if want, ok := whole[at]; !ok || text != want {
+			t.Errorf("README.md has for %q in the column %q: %s, docs/lab.md: %s", at[0], at[1], text, want)
+		}
+	}
+	for _, row := range []string{"cp", "mv over", "install", "rsync", "moult install"} {
+		if part[[2]string{"`" + row + "`", "program in use"}] == "" {
+			t.Errorf("README.md has no row for %s", row)
+		}
+	}
+}
+
+// cellsOf are the cells of tables by row and column. No two of the lab's tables
+// have a column of the same name.
+func cellsOf(markdown string) map[[2]string]string {
+	all := map[[2]string]string{}
+	var head []string
+	for line := range strings.Lines(markdown) {
+		line = strings.TrimSpace(line)
+		cells := strings.Split(strings.TrimSuffix(strings.TrimPrefix(line, "| "), " |"), " | ")
+		switch {
+		case !strings.HasPrefix(line, "|"):
+			head = nil
+		case head == nil:
+			head = cells
+		case len(cells) != len(head):
+			all[[2]string{cells[0], "that it has too many or too few of"}] = line
+		case cells[0] != "---":
+			for i, text := range cells[1:] {
+				all[[2]string{cells[0], head[1+i]}] = text
+			}
+		}
+	}
+	return all
 }
 
 var (
