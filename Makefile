@@ -1,8 +1,9 @@
-# make          build ./moult
-# make demo     replace a running C++ service, check it, roll it back
-# make test     install what the tests need, then what CI runs
-# make check    what CI runs, without installing anything
-# make install  moult installs itself below PREFIX (and DESTDIR)
+# make            build ./moult, and in out/ its manual pages and completion
+# make demo       replace a running C++ service, check it, roll it back
+# make test       install what the tests need, then what CI runs
+# make check      what CI runs, without installing anything
+# make install    moult installs itself below PREFIX (and DESTDIR)
+# make uninstall  remove what make install has placed there
 
 GO      ?= go
 PREFIX  ?= /usr/local
@@ -15,25 +16,40 @@ unitdir ?= $(PREFIX)/lib/systemd/system
 # Go from its own archive is often not in root's PATH.
 export PATH := $(PATH):/usr/local/go/bin
 
-# The date on the manual pages: equal sources make equal pages.
-export SOURCE_DATE_EPOCH ?= $(shell git log -1 --format=%ct 2>/dev/null)
+# Root, too, is to see which version lies in a user's checkout.
+GIT = git --no-optional-locks -c safe.directory="$(CURDIR)"
 
-VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo devel)
+# The date on the manual pages: equal sources make equal pages.
+export SOURCE_DATE_EPOCH ?= $(shell $(GIT) log -1 --format=%ct 2>/dev/null)
+
+VERSION ?= $(shell $(GIT) describe --tags --always --dirty 2>/dev/null || echo devel)
 LDFLAGS  = -s -w -X main.buildVersion=$(VERSION)
 BUILD    = CGO_ENABLED=0 $(GO) build -trimpath -buildvcs=false -ldflags '$(LDFLAGS)'
 
 # How long each target of make fuzz runs; in make check it is three seconds.
 FUZZTIME ?= 2m
 
-.PHONY: all build cross demo test check vet staticcheck unit difftest fuzz fuzz-short bench man completion units header install clean
+.PHONY: all build cross demo test check vet staticcheck unit difftest fuzz fuzz-short bench man completion header install uninstall clean
 
 # The parts of check are in an order that means something.
 .NOTPARALLEL:
 
-all: build
+all: build man completion
 
+# What make install needs is made anew only if it is older than these.
+SOURCES := $(shell find cmd internal -type f ! -name '*_test.go' ! -path '*/testdata/*' 2>/dev/null) $(wildcard go.mod go.sum)
+
+# Always: the version is that of the commit, and Go knows what is up to date.
 build:
 	$(BUILD) -o moult ./cmd/moult
+	$(theirs)
+
+moult: $(SOURCES)
+	$(BUILD) -o moult ./cmd/moult
+	$(theirs)
+
+# What root makes in a user's checkout is the user's, who will want to clean it.
+theirs = @[ "$$(id -u)" != 0 ] || chown -R --reference=. $$(ls -d moult out 2>/dev/null)
 
 # The other architecture has to build too; it is the one that nobody here runs.
 # Programs that replace themselves are for other systems as well.
@@ -87,47 +103,78 @@ fuzz:
 bench: build
 	$(GO) run ./internal/bench -moult "$(CURDIR)/moult"
 
-man:
+COMMANDS = apply check commit completion diff exec forget gc history install lab \
+	pack pin ps recover restart rollback stage status targets verify version
+PAGES    = moult.1 $(COMMANDS:%=moult-%.1)
+
+man: out/man/moult.1
+completion: out/completion/moult
+
+out/man/moult.1: $(SOURCES)
 	rm -rf out/man
 	mkdir -p out/man
 	$(GO) run -tags man ./cmd/moult man out/man
+	$(theirs)
 
-completion: build
+out/completion/moult: $(SOURCES) | moult
 	mkdir -p out/completion
-	./moult completion bash > out/completion/moult
 	./moult completion zsh > out/completion/_moult
 	./moult completion fish > out/completion/moult.fish
-
-units:
-	mkdir -p out/units
-	for unit in packaging/*.service packaging/*.timer; do \
-		sed 's|@bindir@|$(bindir)|' $$unit > out/units/$${unit##*/}; \
-	done
+	./moult completion bash > out/completion/moult
+	$(theirs)
 
 # The C header is found by pkg-config and CMake.
 HEADER ?= out/header
 header:
 	mkdir -p "$(HEADER)"
-	for file in moult.pc moultConfigVersion.cmake; do \
-		sed -e 's|@prefix@|$(PREFIX)|' -e "s|@version@|$$(sed -n 's/^#define MOULT_VERSION_[A-Z]* //p' include/moult.h | paste -sd.)|" \
-			packaging/$$file.in > "$(HEADER)/$$file"; \
+	$(call headers,$(HEADER))
+
+headers = for file in moult.pc moultConfigVersion.cmake; do \
+		sed -e 's|@prefix@|$(PREFIX)|' -e "s|@version@|$$(sed -n 's/^\#define MOULT_VERSION_[A-Z]* //p' include/moult.h | paste -sd.)|" \
+			packaging/$$file.in > "$(1)/$$file"; \
 	done
 
 # Into the staging root of a package there is nothing to wait for.
 INSTALL = ./moult install $(if $(DESTDIR),--no-sync)
 
-install: man completion units header
+# The pages, and what they link to, as they lie here.
+DOCS = README.md DESIGN.md CHANGELOG.md CONTRIBUTING.md LICENSE $(wildcard docs/*.md) \
+	$(sort $(shell find examples -type f ! -name '*_test.go' ! -path '*/out/*' 2>/dev/null))
+
+# What follows from PREFIX is made elsewhere: here it could be of another one.
+install: moult man completion
 	$(INSTALL) -D -m 755 -t "$(DESTDIR)$(bindir)" moult
-	$(INSTALL) -D -m 644 -t "$(DESTDIR)$(mandir)/man1" out/man/*.1
-	$(INSTALL) -D -m 644 -t "$(DESTDIR)$(docdir)" README.md DESIGN.md CHANGELOG.md LICENSE
-	$(INSTALL) -D -m 644 -t "$(DESTDIR)$(docdir)/docs" docs/*.md
+	$(INSTALL) -D -m 644 -t "$(DESTDIR)$(mandir)/man1" $(PAGES:%=out/man/%)
 	$(INSTALL) -D -m 644 -t "$(DESTDIR)$(PREFIX)/share/bash-completion/completions" out/completion/moult
 	$(INSTALL) -D -m 644 -t "$(DESTDIR)$(PREFIX)/share/zsh/site-functions" out/completion/_moult
 	$(INSTALL) -D -m 644 -t "$(DESTDIR)$(PREFIX)/share/fish/vendor_completions.d" out/completion/moult.fish
-	$(INSTALL) -D -m 644 -t "$(DESTDIR)$(unitdir)" out/units/*
 	$(INSTALL) -D -m 644 -t "$(DESTDIR)$(PREFIX)/include" include/moult.h
-	$(INSTALL) -D -m 644 -t "$(DESTDIR)$(PREFIX)/share/pkgconfig" $(HEADER)/moult.pc
-	$(INSTALL) -D -m 644 -t "$(DESTDIR)$(PREFIX)/lib/cmake/moult" packaging/moultConfig.cmake $(HEADER)/moultConfigVersion.cmake
+	set -e; $(foreach dir,$(sort $(dir $(DOCS))),$(INSTALL) -D -m 644 -t "$(DESTDIR)$(docdir)/$(dir)" \
+		$(foreach file,$(DOCS),$(if $(filter $(dir),$(dir $(file))),$(file)));) \
+	chmod 755 "$(DESTDIR)$(docdir)/examples/service/demo.sh"
+	set -e; made=$$(mktemp -d); trap 'rm -rf "$$made"' EXIT; \
+	for unit in $(UNITS); do sed 's|@bindir@|$(bindir)|' packaging/$$unit > "$$made/$$unit"; done; \
+	$(INSTALL) -D -m 644 -t "$(DESTDIR)$(unitdir)" "$$made"/*; \
+	$(call headers,$$made); \
+	$(INSTALL) -D -m 644 -t "$(DESTDIR)$(PREFIX)/share/pkgconfig" "$$made/moult.pc"; \
+	$(INSTALL) -D -m 644 -t "$(DESTDIR)$(PREFIX)/lib/cmake/moult" packaging/moultConfig.cmake "$$made/moultConfigVersion.cmake"
+
+UNITS = $(notdir $(wildcard packaging/*.service packaging/*.timer))
+
+# File by file: the directories hold other programs' too. Those that are moult's
+# own go when they are empty.
+uninstall:
+	rm -f "$(DESTDIR)$(bindir)/moult"
+	$(call remove,$(mandir)/man1,$(PAGES))
+	$(call remove,$(PREFIX),share/bash-completion/completions/moult share/zsh/site-functions/_moult \
+		share/fish/vendor_completions.d/moult.fish include/moult.h share/pkgconfig/moult.pc)
+	$(call remove,$(unitdir),$(UNITS))
+	$(call remove,$(PREFIX)/lib/cmake/moult,moultConfig.cmake moultConfigVersion.cmake)
+	$(call remove,$(docdir),$(DOCS))
+	cd "$(DESTDIR)$(docdir)" && rmdir -p $(filter-out ./,$(sort $(dir $(DOCS)))) 2>/dev/null || true
+	rmdir "$(DESTDIR)$(docdir)" "$(DESTDIR)$(PREFIX)/lib/cmake/moult" 2>/dev/null || true
+
+remove = [ ! -d "$(DESTDIR)$(1)" ] || { cd "$(DESTDIR)$(1)" && rm -f $(2); }
 
 clean:
 	rm -rf moult out
