@@ -17,7 +17,7 @@ unitdir ?= $(PREFIX)/lib/systemd/system
 export PATH := $(PATH):/usr/local/go/bin
 
 # Root, too, is to see which version lies in a user's checkout.
-GIT = git --no-optional-locks -c safe.directory="$(CURDIR)"
+GIT = git -c safe.directory="$(CURDIR)"
 
 # The date on the manual pages: equal sources make equal pages.
 export SOURCE_DATE_EPOCH ?= $(shell $(GIT) log -1 --format=%ct 2>/dev/null)
