@@ -14,7 +14,9 @@ func newCompletionCommand(a *app) *cobra.Command {
 		Use:   "completion bash|zsh|fish",
 		Short: "print a shell's completion script",
 		Long: `Print the script that teaches a shell to complete moult's commands, flags and
-targets. Packages put it where the shell looks; by hand, load it as below.`,
+targets. Packages put it where the shell looks; by hand, load it as below. That
+for bash uses functions of the package bash-completion: without it each TAB says
+"_get_comp_words_by_ref: command not found".`,
 		Example: `  source <(moult completion bash)
   moult completion fish > ~/.config/fish/completions/moult.fish`,
 		Annotations: exits(),
