@@ -55,6 +55,9 @@ func (e *ConflictError) Error() string {
 // Unwrap makes it one that is [ErrUnfinished].
 func (e *ConflictError) Unwrap() error { return ErrUnfinished }
 
+// Refused begins the text of a [RefusedError].
+const Refused = "refused, nothing has changed: "
+
 // RefusedError says everything that the preflight found. Nothing has changed.
 type RefusedError struct {
 	Problems []Problem
@@ -64,7 +67,7 @@ type RefusedError struct {
 func (e *RefusedError) Error() string {
 	const show = 5
 	var b strings.Builder
-	b.WriteString("refused, nothing has changed: ")
+	b.WriteString(Refused)
 	for i, p := range e.Problems {
 		if i == show {
 			fmt.Fprintf(&b, "; and %d more", len(e.Problems)-show)

@@ -7,6 +7,8 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
+	"os/user"
+	"strconv"
 	"strings"
 	"time"
 
@@ -58,11 +60,20 @@ func (t *Target) checkTrust() error {
 	case st.Mode&unix.S_IFMT != unix.S_IFDIR:
 		return refuse(dotMoult, "is not a directory", "")
 	case int(st.Uid) != os.Geteuid() && st.Uid != 0:
-		return refuse(dotMoult, fmt.Sprintf("belongs to another user (uid %d), whose hooks and journal would be run as this one", st.Uid), "run moult as that user")
+		return refuse(dotMoult, fmt.Sprintf("belongs to another user (%s), whose hooks and journal would be run as this one", userText(st.Uid)), "run moult as that user")
 	case st.Mode&0o022 != 0:
 		return refuse(dotMoult, fmt.Sprintf("may be written to by others (mode %04o)", st.Mode&0o7777), "chmod go-w "+path)
 	}
 	return nil
+}
+
+// userText is the name of a user of this host with the number, or the number.
+func userText(uid uint32) string {
+	number := strconv.FormatUint(uint64(uid), 10)
+	if u, err := user.LookupId(number); err == nil {
+		return Path(u.Username).Quoted() + ", uid " + number
+	}
+	return "uid " + number
 }
 
 // relock is lock for a target that is there already.

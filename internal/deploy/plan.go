@@ -133,6 +133,7 @@ func (t *Target) makePlan(ctx context.Context, s *state, rel *release.Release, o
 		return nil, err
 	}
 	p.findRemoved()
+	p.warnOneTop()
 	return p, p.preflight(ctx)
 }
 
