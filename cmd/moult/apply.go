@@ -2,7 +2,11 @@ package main
 
 import (
 	"context"
+	"errors"
 	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
 
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
@@ -71,7 +75,7 @@ is refused before anything changes; --links says otherwise.
 
 A target that is new or empty becomes owned: moult switches all of it by one
 rename. One with files in it is shared, and gets its files one by one, unless
---adopt is given. --layout says otherwise on the first apply.
+--adopt is given; a remark says so. --layout says otherwise on the first apply.
 
 --restart brings the processes along, as moult restart does. With --health, what
 is not well afterwards is rolled back, restarted and asked once more.`,
@@ -129,18 +133,39 @@ func (a *app) deliver(ctx context.Context, f *applyFlags, path, target string, j
 	}
 	return a.withTarget(target, f.wait, func(t *deploy.Target) error {
 		o.SourceCache = t.SourceCache()
+		first := isFirst(t)
 		return f.source.with(ctx, a, path, o.SourceCache, f.dryRun, func(rel *release.Release) error {
 			if !f.dryRun {
 				r, err := job(t, ctx, rel, o)
+				if first && (err == nil || changed(err)) {
+					a.remarkShared(r.Target, r.Layout, o, "--adopt would have owned it")
+				}
 				return a.finish(ctx, t, &f.after, r, err)
 			}
 			plan, err := t.Plan(ctx, rel, o)
 			if err != nil {
 				return err
 			}
+			if first {
+				a.remarkShared(plan.Target, plan.Layout, o, "--adopt would own it")
+			}
 			return a.printPlan(plan, f.list)
 		})
 	})
+}
+
+// isFirst says that a target has no layout yet.
+func isFirst(t *deploy.Target) bool {
+	_, err := os.Lstat(filepath.Join(t.Path(), ".moult", "layout"))
+	return errors.Is(err, fs.ErrNotExist)
+}
+
+// remarkShared says on the first apply that a target becomes shared, if nobody
+// has asked for that: one stray file is enough, and the layout stays.
+func (a *app) remarkShared(target deploy.Path, layout deploy.Layout, o deploy.ApplyOptions, way string) {
+	if layout == deploy.Shared && o.Layout == "" {
+		a.remark("%s: a shared target, as there are files in it already; %s", target.Quoted(), way)
+	}
 }
 
 // printPlan prints what apply would do; a plan that would be refused, or that

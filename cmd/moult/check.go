@@ -59,7 +59,7 @@ names what looks up its release twice when it is started.
 	}
 	f := c.Flags()
 	f.StringVar(&j.o.Root, "root", "", "judge as if the root directory were `DIR`")
-	f.StringVar(&j.against, "against", "", "lay it over `TARGET`, and judge who uses that")
+	f.StringVar(&j.against, "against", "", "lay it over `TARGET`, which is there, and judge who uses it")
 	f.StringVar(&j.path, "library-path", "", "as if LD_LIBRARY_PATH were `DIRS`")
 	f.StringArrayVar(&j.plugins, "plugin", nil, "`PLUGIN=HOST`: the program HOST loads the file PLUGIN; may be\ngiven more than once")
 	f.BoolVar(&j.o.ABIDiff, "abidiff", false, "compare types with abidiff of libabigail, too")
@@ -110,8 +110,17 @@ func (j *checkJob) options() error {
 
 // checkRelease lays a release over the target, or over nothing.
 func (a *app) checkRelease(ctx context.Context, j *checkJob, path string) (err error) {
+	if j.against != "" {
+		if _, err := os.Stat(j.against); err != nil {
+			return fmt.Errorf("--against: %w", err) // apply would make it; here it is a slip of the pen
+		}
+	}
 	dir := ""
-	if st, err := os.Stat(path); err == nil && st.IsDir() {
+	unpack, err := toUnpack(path)
+	if err != nil {
+		return err
+	}
+	if !unpack {
 		dir = path
 	} else {
 		sp, err := a.newSpool()

@@ -5,6 +5,9 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"os"
+	"os/user"
+	"strconv"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -42,6 +45,9 @@ var statusText = map[int]string{
 	statusNotFound:      "COMMAND was not found",
 }
 
+// ruleHint is the way out for processes that are left as they are.
+const ruleHint = "what nobody knows how to restart needs a rule: moult restart --help shows one"
+
 // usageError is a command line that cannot be meant.
 type usageError struct {
 	message string
@@ -72,6 +78,8 @@ func diagnose(err error) diagnosis {
 	var command *commandError
 	var ask *askError
 	var operand *operandError
+	var source *sourceError
+	var unit *unitError
 	switch {
 	case errors.As(err, &command):
 		d.Status = command.status()
@@ -110,11 +118,15 @@ func diagnose(err error) diagnosis {
 	case errors.Is(err, deploy.ErrNewer):
 		d.Hint = "use the moult that wrote it, or a newer one"
 	case errors.Is(err, restart.ErrRemains):
-		d.Status, d.Hint = statusFound, "what nobody knows how to restart needs a rule: moult restart --help shows one"
+		d.Status, d.Hint = statusFound, ruleHint
 	case errors.Is(err, errFound):
 		d.Status = statusFound
 	case errors.Is(err, unix.ENOSPC), errors.Is(err, unix.EDQUOT):
 		d.Hint = "moult gc frees what no process uses any more"
+	case errors.As(err, &unit):
+		d.Hint = unit.hint()
+	case errors.As(err, &source):
+		d.Hint = "the user " + whoRuns() + " must be able to read it"
 	case errors.Is(err, fs.ErrPermission):
 		d.Hint = "run it as the user who owns the target, or as root"
 	}
@@ -136,7 +148,14 @@ func (a *app) report(cmd *cobra.Command, err error) int {
 	if cmd != nil && cmd.HasParent() {
 		prefix += strings.TrimPrefix(cmd.CommandPath(), cmd.Root().Name()+" ") + ": "
 	}
-	for _, line := range errorLines(err, d) {
+	lines := errorLines(err, d)
+	if cmd != nil && cmd.GroupID == groupLook {
+		d.Error = onlyLooked(d.Error)
+		for i := range lines {
+			lines[i] = onlyLooked(lines[i])
+		}
+	}
+	for _, line := range lines {
 		fmt.Fprintf(a.stderr, "%s%s\n", prefix, oneLine(line))
 	}
 	if d.Hint != "" {
@@ -148,6 +167,19 @@ func (a *app) report(cmd *cobra.Command, err error) int {
 		}
 	}
 	return d.Status
+}
+
+// onlyLooked leaves out of an error's text that nothing has changed: of a command
+// that changes nothing that goes without saying, and sounds as if it had tried.
+func onlyLooked(text string) string { return strings.ReplaceAll(text, deploy.Refused, "") }
+
+// whoRuns is the name of the user who runs this, or else the number.
+func whoRuns() string {
+	uid := strconv.Itoa(os.Geteuid())
+	if u, err := user.LookupId(uid); err == nil {
+		return u.Username
+	}
+	return "uid " + uid
 }
 
 // errorLines are the errors of several targets, each for a line of its own.

@@ -37,7 +37,7 @@ type execJob struct {
 func newExecCommand(a *app) *cobra.Command {
 	j := execJob{hold: deploy.HoldOptions{Generation: -1}}
 	c := &cobra.Command{
-		Use:   "exec [FLAGS] TARGET COMMAND [ARG...]",
+		Use:   "exec [FLAGS] TARGET [--] COMMAND [ARG...]",
 		Short: "run a program that stays with one generation",
 		Long: `Run a program that sees one generation of an owned target for its whole life,
 whatever is committed meanwhile, by absolute paths too, and so do the programs
@@ -55,7 +55,14 @@ the release's bin and sbin, then in PATH.`,
 		Annotations:       exits(statusNotExecutable, statusNotFound),
 		ValidArgsFunction: completeTarget(0),
 		Args:              operands("TARGET", "COMMAND..."),
-		RunE: func(_ *cobra.Command, args []string) error {
+		RunE: func(cmd *cobra.Command, args []string) error {
+			command := args[1:]
+			if command[0] == "--" { // as many programs that start others take it
+				command = command[1:]
+			}
+			if len(command) == 0 {
+				return &usageError{message: "no COMMAND is given", hint: "usage: " + cmd.UseLine()}
+			}
 			if j.by != "" && j.by != byMount && j.by != byEnvironment {
 				return &usageError{message: "unknown --by " + j.by, hint: "mount or environment"}
 			}
@@ -63,7 +70,7 @@ the release's bin and sbin, then in PATH.`,
 			if err != nil {
 				return err
 			}
-			return errors.Join(a.becomeHeld(t, &j, args[1:]), t.Close())
+			return errors.Join(a.becomeHeld(t, &j, command), t.Close())
 		},
 	}
 	f := c.Flags()

@@ -2,6 +2,8 @@ package main
 
 import (
 	"errors"
+	"fmt"
+	"io"
 
 	"github.com/spf13/cobra"
 
@@ -25,7 +27,10 @@ with them. A target whose directory is gone for good is taken off the list.`,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			err := deploy.ForgetPath(args[0], a.options(w))
 			if err == nil {
-				return a.printResult(deploy.Result{Schema: schema, Target: deploy.Path(args[0]), Job: "forget"}, nil)
+				r := deploy.Result{Schema: schema, Target: deploy.Path(args[0]), Job: "forget"}
+				return a.print(r, func(w io.Writer) {
+					fmt.Fprintf(w, "%s: forgotten; nothing of moult's was there any more\n", r.Target.Quoted())
+				})
 			}
 			if !errors.Is(err, deploy.ErrNoTarget) {
 				return err

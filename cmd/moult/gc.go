@@ -124,10 +124,32 @@ func inBrackets(s string) string {
 
 // retentionFlags give a command what says how much is kept.
 func retentionFlags(flags *pflag.FlagSet, r *deploy.Retention) {
-	flags.IntVar(&r.Generations, "generations", 0, "keep `N` generations, the live one included, beside pinned ones (default 3)")
+	flags.Var((*someCount)(&r.Generations), "generations", "keep `N` generations, the live one included, beside pinned ones (default 3)")
 	flags.Var((*byteCount)(&r.Bytes), "max-size", "keep at most `SIZE` of retired ones: 800M, 2G; files that several hold count in each")
 	flags.BoolVar(&r.Unreadable, "ignore-unreadable", false, "count a process that may not be looked into as a user of nothing")
 }
+
+// someCount is a flag's number, one at least: that none is to be kept, or shown,
+// cannot be meant.
+type someCount int
+
+func (c *someCount) Set(text string) error {
+	n, err := strconv.Atoi(text)
+	if err != nil || n < 1 {
+		return errors.New("want a whole number, 1 or more")
+	}
+	*c = someCount(n)
+	return nil
+}
+
+func (c *someCount) String() string {
+	if *c == 0 {
+		return ""
+	}
+	return strconv.Itoa(int(*c))
+}
+
+func (c *someCount) Type() string { return "int" }
 
 // byteCount is a flag's number of bytes, with the suffixes of 1024 that du(1)
 // and truncate(1) take.

@@ -43,7 +43,7 @@ to which, and how it ended. The history outlives the generations.`,
 		},
 	}
 	c.Flags().StringVar(&name, "name", "", "the product `NAME`, where several share the target")
-	c.Flags().IntVar(&limit, "limit", 0, "only the last `N`")
+	c.Flags().Var((*someCount)(&limit), "limit", "only the last `N`")
 	return c
 }
 

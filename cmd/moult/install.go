@@ -43,6 +43,9 @@ place in one step: whoever runs or maps the old file keeps it. Several files
 are all made before the first takes its place. Unlike install(1), an error
 means that nothing was installed, none of the files.
 
+A file of an owned target is the release's: it is installed, with a remark, and
+the next apply puts the release's back.
+
 A new file has mode 0755 and belongs to who runs this; other names of the old
 file keep the old bytes.`,
 		Example: `  moult install build/tool /usr/local/bin
@@ -127,6 +130,7 @@ func (a *app) install(cmd *cobra.Command, f *installFlags, operands []string) er
 	if err != nil && !result.Changed {
 		return err
 	}
+	a.remarkUndone(result)
 	if !a.json && !f.verbose && !f.DryRun {
 		return err // install(1) is silent, and works without a standard output
 	}
@@ -147,6 +151,29 @@ func (a *app) install(cmd *cobra.Command, f *installFlags, operands []string) er
 		err = printErr
 	}
 	return err
+}
+
+// remarkUndone says that a file is a release's, so that the next apply undoes
+// what was done to it.
+func (a *app) remarkUndone(r deploy.InstallResult) {
+	places, undone := deploy.NewPlaces(a.options(0)), 0
+	for _, f := range r.Files {
+		u, is := places.Undone(f.Dest)
+		if !is || f.Unchanged {
+			continue
+		}
+		if undone++; undone > 1 {
+			continue
+		}
+		what := "puts the release's file back"
+		if !u.Released {
+			what = "leaves it out, as the release has none of that name"
+		}
+		a.remark("%s is in the target %s (generation %d): the next apply %s", deploy.Path(f.Dest).Quoted(), u.Target.Quoted(), u.Generation, what)
+	}
+	if undone > 1 {
+		a.remark("and so are %d more", undone-1)
+	}
 }
 
 // settle turns flags and operands into options, and refuses what cannot be meant.

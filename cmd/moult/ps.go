@@ -35,6 +35,8 @@ type psFlags struct {
 	watch    bool
 	interval time.Duration
 
+	unitDirs []string // nil are systemd's; for tests
+
 	find func(context.Context, stale.Options) (*stale.Report, error) // nil is stale.Find; for tests
 
 	uids    []int
@@ -58,6 +60,9 @@ which is not its live generation. The verdicts:
 With a FILE: who uses it at this moment, in which way, and whether it is safe to
 overwrite it, to rename another over it, or to delete it.
 
+With --unit and --check a unit that is stopped is well. One that has no process
+and is not known to systemd either is an error: its name may be wrong.
+
 Nothing is run and nothing is changed. Only root sees every process; for others
 moult says how many it could not look into.`,
 		Example: `  moult ps
@@ -79,6 +84,9 @@ moult says how many it could not look into.`,
 			return a.psWatch(ctx, &f)
 		}
 		found, err := a.psLook(ctx, &f)
+		if err == nil && f.unit != "" && len(found.old)+len(found.suspect) == 0 {
+			found.empty, err = f.lookUnit(ctx)
+		}
 		if err != nil {
 			return err
 		}
@@ -172,6 +180,7 @@ type psFound struct {
 	old     []stale.Process // those with a verdict
 	suspect []stale.Process // those of which something can only be suspected
 	at      time.Time
+	empty   *emptyUnit // nil if anything is in the --unit, or there was none
 }
 
 // psLook looks at the processes once, and picks what was asked for.
@@ -299,8 +308,12 @@ func (a *app) psPrint(found psFound, f *psFlags) error {
 			}
 		})
 	}
-	if err == nil && f.check && len(found.old) > 0 {
+	switch {
+	case err != nil || !f.check:
+	case len(found.old) > 0:
 		return errFound
+	default:
+		return found.empty.err()
 	}
 	return err
 }

@@ -20,6 +20,7 @@ type psDocument struct {
 	Hidden     bool          `json:"hidden,omitempty"`
 	Held       []psHeld      `json:"held"`
 	HeldBytes  int64         `json:"held_bytes"`
+	Empty      string        `json:"unit_without_process,omitempty"` // what the --unit is: stopped, unknown
 }
 
 type psIdentity struct {
@@ -106,6 +107,9 @@ func psDocumentOf(found psFound, f *psFlags) psDocument {
 	d := psDocument{
 		Time: found.at.UTC().Truncate(time.Millisecond), Processes: []psProcess{}, Suspects: []psProcess{}, Scanned: found.Scanned,
 		Unreadable: append([]int{}, found.Unreadable...), Hidden: found.Hidden, Held: []psHeld{}, HeldBytes: found.HeldBytes,
+	}
+	if found.empty != nil {
+		d.Empty = found.empty.state
 	}
 	for _, t := range f.targets {
 		d.Targets = append(d.Targets, deploy.Path(t))

@@ -256,6 +256,9 @@ func (v psView) summary(found psFound, f *psFlags) []string {
 	}
 	line += fmt.Sprintf("; %d looked at.", max(0, found.Scanned-len(found.Unreadable)))
 	out := v.wrap("", line)
+	if found.empty != nil {
+		out = append(out, v.wrap("", found.empty.text())...)
+	}
 	if found.HeldBytes > 0 && (v.space || !v.quiet) {
 		held := fmt.Sprintf("Deleted files of code still take %s: --space lists them.", size(found.HeldBytes))
 		if v.space {

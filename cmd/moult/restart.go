@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -160,6 +161,8 @@ func (a *app) restart(ctx context.Context, f *restartFlags, target string) error
 		err := a.print(dryRun{DryRun: true, Plan: plan}, func(w io.Writer) { writeRestartPlan(w, plan) })
 		if err == nil && !f.dryRun {
 			err = &askError{foreign: foreign, target: target}
+		} else if err == nil {
+			a.remarkLeft(plan.Left)
 		}
 		return err
 	}
@@ -171,6 +174,13 @@ func (a *app) restart(ctx context.Context, f *restartFlags, target string) error
 		return printErr
 	}
 	return err
+}
+
+// remarkLeft gives the way out that a real run ends with.
+func (a *app) remarkLeft(left []restart.Left) {
+	if slices.ContainsFunc(left, func(l restart.Left) bool { return l.Reason == restart.ForUnknown }) {
+		a.remark("hint: %s", ruleHint)
+	}
 }
 
 type dryRun struct {

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bytes"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -8,6 +9,7 @@ import (
 	"testing"
 
 	"moult.example/internal/deploy"
+	"moult.example/internal/restart"
 	"moult.example/internal/stale"
 	"moult.example/internal/testneed"
 )
@@ -65,6 +67,29 @@ func TestWouldStart(t *testing.T) {
 	for _, p := range processes {
 		if err := wouldStart(t.Context(), p, places); err == nil || !strings.Contains(err.Error(), "two") {
 			t.Errorf("%s: %v, want that two is missing", p.Exe, err)
+		}
+	}
+}
+
+// TestRemarkLeft wants the hint of a real run where a rule would help, and only
+// there.
+func TestRemarkLeft(t *testing.T) {
+	for _, c := range []struct {
+		reasons []restart.Reason
+		want    string
+	}{
+		{nil, ""},
+		{[]restart.Reason{restart.ForDenied, restart.ForContainer}, ""},
+		{[]restart.Reason{restart.ForDenied, restart.ForUnknown}, "moult: hint: " + ruleHint + "\n"},
+	} {
+		var left []restart.Left
+		for _, r := range c.reasons {
+			left = append(left, restart.Left{Reason: r})
+		}
+		var errs bytes.Buffer
+		newApp(nil, nil, &errs, nil).remarkLeft(left)
+		if got := errs.String(); got != c.want {
+			t.Errorf("%v: %q, want %q", c.reasons, got, c.want)
 		}
 	}
 }

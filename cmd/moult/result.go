@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"fmt"
 	"io"
 	"strings"
@@ -91,7 +92,7 @@ func writePlan(w io.Writer, p deploy.Plan, list bool) {
 	if p.Same {
 		fmt.Fprintf(w, "  nothing to do\n")
 	} else {
-		fmt.Fprintf(w, "  %s, %d the same, %s to copy\n", tally(p.Changes), p.Unchanged, size(p.CopyBytes))
+		fmt.Fprintf(w, "  %s, %d the same, %s to copy\n", cmp.Or(tally(p.Changes), "no file to change"), p.Unchanged, size(p.CopyBytes))
 	}
 	writeChanges(w, p.Changes, list)
 	writeLinks(w, p.Links)

@@ -17,10 +17,11 @@ func newRollbackCommand(a *app) *cobra.Command {
 		Use:   "rollback [FLAGS] TARGET [GENERATION]",
 		Short: "make an earlier generation live again",
 		Long: `Make an earlier generation live again: the one that was live before this one,
-or the one of that number. One that a rollback of apply --health has left is
-passed over, unless its number is given. The generation is verified first, byte
-for byte. Processes that still run its files are no longer stale: they are the
-same inodes.`,
+or the one of that number. Twice without a number is forward again, to the one
+that the first rollback has left; to go further back, name its number. One that
+a rollback of apply --health has left is passed over, unless it is named. The
+generation is verified first, byte for byte. Processes that still run its files
+are no longer stale: they are the same inodes.`,
 		Example: `  moult rollback /opt/app
   moult rollback /opt/app 40
   moult rollback --dry-run /opt/app    can it be done?`,

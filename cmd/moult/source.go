@@ -5,9 +5,11 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"math/rand/v2"
 	"os"
 	"path/filepath"
+	"strings"
 	"syscall"
 	"time"
 
@@ -63,7 +65,11 @@ func (s *sourceFlags) with(ctx context.Context, a *app, path string, cache *rele
 		Owners: owners, Times: s.times,
 		OnProgress: func(_ int, bytes int64) { a.progress.show("read", bytes, 0) },
 	}
-	if st, statErr := os.Stat(path); !manifestOnly && (statErr != nil || !st.IsDir()) {
+	unpack, err := toUnpack(path)
+	if err != nil {
+		return ofSource(err, path)
+	}
+	if unpack && !manifestOnly {
 		sp, err := a.newSpool()
 		if err != nil {
 			return fmt.Errorf("a directory to unpack in: %w", err)
@@ -73,13 +79,46 @@ func (s *sourceFlags) with(ctx context.Context, a *app, path string, cache *rele
 	}
 	rel, err := release.Open(ctx, path, o)
 	if err != nil {
-		return err
+		return ofSource(err, path)
 	}
 	lazyCollector(len(rel.Manifest.Entries))
 	for _, note := range rel.Notes {
 		a.remark("%s", note)
 	}
-	return errors.Join(job(rel), rel.Close())
+	return errors.Join(ofSource(job(rel), path), rel.Close())
+}
+
+// toUnpack says whether a release is a file, or standard input, that needs a
+// directory to be unpacked in. Nothing is made for one that is not there.
+func toUnpack(path string) (bool, error) {
+	if path == "-" {
+		return true, nil
+	}
+	st, err := os.Stat(path)
+	if err != nil {
+		return false, fmt.Errorf("release: %w", err)
+	}
+	return !st.IsDir(), nil
+}
+
+// sourceError is an error of who may read the release, not of who may write the
+// target.
+type sourceError struct{ error }
+
+func (e *sourceError) Unwrap() error { return e.error }
+
+// ofSource marks an error that is about rights to the release at path. The
+// engine's own paths are absolute, a release's are as it was named.
+func ofSource(err error, path string) error {
+	var at *fs.PathError
+	if !errors.As(err, &at) || !errors.Is(at, fs.ErrPermission) {
+		return err
+	}
+	path = filepath.Clean(path)
+	if at.Path == path || strings.HasPrefix(at.Path, strings.TrimSuffix(path, "/")+"/") || path == "." && !filepath.IsAbs(at.Path) {
+		return &sourceError{err}
+	}
+	return err
 }
 
 // spool is a directory of our own in which a tar is unpacked.

@@ -70,7 +70,11 @@ func unknownCommand(cmd *cobra.Command, name string) error {
 // flagError makes a usage error of what the flag parser says, and names the
 // flag that was meant, if one is near.
 func flagError(cmd *cobra.Command, err error) error {
-	usage := &usageError{message: err.Error(), hint: cmd.CommandPath() + " --help lists the flags"}
+	text, _, isNumber := strings.Cut(err.Error(), "strconv.ParseInt")
+	if isNumber {
+		text += "want a whole number"
+	}
+	usage := &usageError{message: text, hint: cmd.CommandPath() + " --help lists the flags"}
 	name, isUnknown := strings.CutPrefix(err.Error(), "unknown flag: --")
 	if !isUnknown {
 		return usage
