@@ -33,13 +33,13 @@ func (s *state) loadCache() *known {
 	return &known{cache: cache}
 }
 
-func (k *known) lookup(key string, st *unix.Stat_t) (release.Digest, bool) {
+func (k *known) lookup(key string, st release.Stat) (release.Digest, bool) {
 	if k == nil {
 		return release.Digest{}, false
 	}
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	return k.cache.Lookup(key, statOf(st))
+	return k.cache.Lookup(key, st)
 }
 
 // learn remembers a digest that was computed since seen, if the file is still
@@ -79,13 +79,10 @@ func (p *plan) saveSourceCache() {
 	}
 }
 
-// saveCache keeps what is known about the files of the new generation, or of
-// the live one. link(2), rename(2) and unlink(2) of another name have moved the
-// change times of files that we know; inode, size and modification time say
-// that each is still the one that we know. It is a cache: failing to write it
-// is nothing to fail for, and it is not synced.
-func (p *plan) saveCache() {
-	fresh := release.NewCache()
+// looks are what the files of the new generation, or of the live one, are like
+// now; that of one that nothing is known of is zero.
+func (p *plan) looks() []release.Stat {
+	stats := make([]release.Stat, len(p.steps))
 	base := p.s.t.path
 	if p.s.layout == Owned {
 		n := p.live
@@ -96,11 +93,9 @@ func (p *plan) saveCache() {
 	}
 	tree, err := os.Open(base)
 	if err != nil {
-		return
+		return stats
 	}
 	defer tree.Close()
-	stats := make([]release.Stat, len(p.steps))
-	seen := release.Now()
 	_ = parallel(context.Background(), len(p.steps), func(i int) error {
 		var u unix.Stat_t
 		st := &p.steps[i]
@@ -114,9 +109,27 @@ func (p *plan) saveCache() {
 		}
 		return nil
 	})
-	for i := range p.steps {
-		st, now := &p.steps[i], stats[i]
-		if now.Ino == 0 {
+	return stats
+}
+
+// saveCache keeps what is known about the files of the new generation, or of
+// the live one. link(2), rename(2) and unlink(2) of another name have moved the
+// change times of files that we know; inode, size and modification time say
+// that each is still the one that we know. It is a cache: failing to write it
+// is nothing to fail for, and it is not synced.
+//
+// Who writes into a file can put its modification time back, but not its change
+// time. So what has changed since the stage was whole is not kept, in an owned
+// target, unless it was our collection that has removed other names since early.
+func (p *plan) saveCache() {
+	fresh := release.NewCache()
+	seen := release.Now()
+	if p.s.layout == Owned && p.n > 0 && p.early == nil {
+		seen = p.sealed
+	}
+	for i, now := range p.looks() {
+		st := &p.steps[i]
+		if now.Ino == 0 || p.early != nil && !p.early[i].Settled(p.sealed) {
 			continue
 		}
 		was, digest, ok := p.cache.cache.Known(st.is)
@@ -168,7 +181,7 @@ func (s *state) refreshing(work func() error) error {
 		var u unix.Stat_t
 		path := m.Entries[i].Path
 		if m.Entries[i].Type == release.File && unix.Lstat(s.place(live, path), &u) == nil {
-			_, valid[path] = before.lookup(path, &u)
+			_, valid[path] = before.lookup(path, statOf(&u))
 		}
 	}
 	err = work()

@@ -220,9 +220,13 @@ func (p *plan) run(ctx context.Context, commit bool) (Result, error) {
 	}
 	if err == nil {
 		p.opts.Retention.closed = p.closed
+		if s.layout == Owned {
+			s.beforeTake = func() { p.early = p.looks() }
+		}
 		res.Collected, res.Warnings = s.collectAfter(ctx, p.opts.Retention, res.Warnings)
-		if len(res.Collected) > 0 {
-			p.stayed = nil // a file that stayed has lost another name
+		s.beforeTake = nil
+		if p.early != nil {
+			p.stayed = nil // a file that stayed may have lost another name
 		}
 		res.Collected = append(p.reused, res.Collected...)
 		p.saveCache() // last: removing other names of a file moves its change time
@@ -325,7 +329,7 @@ func (p *plan) stage(ctx context.Context) (int, error) {
 	if err != nil {
 		return 0, b.dropStage(fmt.Errorf("stage: %w", err))
 	}
-	p.n = n
+	p.n, p.sealed = n, release.Now()
 	s.remember(s.abs(s.books(genDir(n))+"/manifest"), p.m)
 	if b.of != noGeneration {
 		p.reused, p.stayed = []int{b.of}, b.has

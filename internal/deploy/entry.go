@@ -66,7 +66,7 @@ func find(path, key string, cache *known) (release.Entry, error) {
 	if e.Type != release.File {
 		return e, nil
 	}
-	if digest, ok := cache.lookup(key, &st); ok {
+	if digest, ok := cache.lookup(key, statOf(&st)); ok {
 		e.Digest = digest
 		return e, nil
 	}

@@ -130,6 +130,10 @@ func (s *state) collectSome(ctx context.Context, r Retention, dry bool) (Collect
 			c.Collected = append(c.Collected, n)
 			continue
 		}
+		if s.beforeTake != nil {
+			s.beforeTake()
+			s.beforeTake = nil
+		}
 		if err := s.take(ctx, n, used.inv[n], &c); err != nil {
 			return c, fmt.Errorf("generation %d: %w", n, err)
 		}
@@ -184,7 +188,7 @@ func (s *state) candidates(r Retention, c *Collection) ([]int, error) {
 	count := 0
 	for _, n := range slices.Backward(ns) {
 		why := ""
-		age := s.t.opts.Now().Sub(retired[n])
+		recent := s.recent(retired[n], ns)
 		switch {
 		case n == live:
 			why = "live"
@@ -205,7 +209,7 @@ func (s *state) candidates(r Retention, c *Collection) ([]int, error) {
 		switch {
 		case why == "" && !tooMany:
 			why = "retention"
-		case why == "" && age >= 0 && age < s.t.opts.Grace:
+		case why == "" && recent:
 			why = "retired a moment ago: a launch may have begun from it"
 		}
 		if why != "" {

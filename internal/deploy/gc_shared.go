@@ -28,6 +28,22 @@ func (s *state) retiredAt() (map[int]time.Time, error) {
 	return at, nil
 }
 
+// recent says that a generation that was retired at that moment may still have
+// launches that nobody sees. Without a record of it, the last commit of all may
+// have retired it. A moment that is to come tells of a clock that was set back;
+// one that is days away, of a clock that was wrong.
+func (s *state) recent(at time.Time, all []int) bool {
+	if at.IsZero() {
+		for _, n := range all {
+			if st, err := os.Lstat(s.abs(s.books(genDir(n)) + "/committed")); err == nil && st.ModTime().After(at) {
+				at = st.ModTime()
+			}
+		}
+	}
+	age := s.t.opts.Now().Sub(at)
+	return age < s.t.opts.Grace && age > -24*time.Hour
+}
+
 func links(st os.FileInfo) uint64 { return uint64(st.Sys().(*syscall.Stat_t).Nlink) }
 
 // removeDeferred removes the names that had to wait, now that no process maps

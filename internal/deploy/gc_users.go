@@ -89,9 +89,13 @@ func (s *state) closable(kept []Kept) (ns []int, err error) {
 	if err != nil {
 		return nil, err
 	}
+	all, err := s.generations()
+	if err != nil {
+		return nil, err
+	}
 	for _, k := range kept {
 		n := k.Generation
-		if k.Why != "retention" && k.Why != "pinned" && k.Why != "previous" && k.Why != whySpare || s.t.opts.Now().Sub(retired[n]) < s.t.opts.Grace {
+		if k.Why != "retention" && k.Why != "pinned" && k.Why != "previous" && k.Why != whySpare || s.recent(retired[n], all) {
 			continue
 		}
 		if st, err := os.Lstat(s.abs(genDir(n))); err == nil && st.Mode().Perm() != 0o700 {

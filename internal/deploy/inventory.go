@@ -27,7 +27,12 @@ type inventory struct {
 type attributes struct {
 	Dev, Ino              uint64
 	Mode, Uid, Gid, Nlink uint32
-	Size, MTime           int64 // bytes; nanoseconds since 1970
+	Size, MTime, CTime    int64 // bytes; nanoseconds since 1970
+}
+
+// known is what the stat cache has of it.
+func (a attributes) known() release.Stat {
+	return release.Stat{Dev: a.Dev, Ino: a.Ino, Size: a.Size, MTime: a.MTime, CTime: a.CTime}
 }
 
 // item is a file, link or directory of a generation.
@@ -60,7 +65,7 @@ func (s *state) inventory(ctx context.Context, n int) (inv inventory, err error)
 	if err := unix.Fstat(int(w.root.Fd()), &st); err != nil {
 		return inv, &fs.PathError{Op: "fstat", Path: w.root.Name(), Err: err}
 	}
-	inv.root = attributes{Dev: uint64(st.Dev), Ino: st.Ino, Mode: st.Mode, Uid: st.Uid, Gid: st.Gid}
+	inv.root = attributes{Dev: uint64(st.Dev), Ino: st.Ino, Mode: st.Mode, Uid: st.Uid, Gid: st.Gid, MTime: st.Mtim.Nano()}
 	if err := w.trust(st.Dev); err != nil {
 		return inv, err
 	}
@@ -120,7 +125,7 @@ func (i *item) look(dir int, name string, dev uint64) error {
 		return err
 	}
 	i.stat = attributes{Dev: unix.Mkdev(st.Dev_major, st.Dev_minor), Ino: st.Ino, Mode: uint32(st.Mode), Nlink: st.Nlink,
-		Uid: st.Uid, Gid: st.Gid, Size: int64(st.Size), MTime: st.Mtime.Sec*1e9 + int64(st.Mtime.Nsec)}
+		Uid: st.Uid, Gid: st.Gid, Size: int64(st.Size), MTime: st.Mtime.Sec*1e9 + int64(st.Mtime.Nsec), CTime: st.Ctime.Sec*1e9 + int64(st.Ctime.Nsec)}
 	// Files of an overlay whose layers are on several file systems have other
 	// device numbers than its directories; a directory that has is a subvolume.
 	i.foreign = i.foreign || st.Attributes&unix.STATX_ATTR_MOUNT_ROOT != 0 || i.isDir() && i.stat.Dev != dev
@@ -149,12 +154,42 @@ func (inv *inventory) stranger(m *release.Manifest) (Path, bool) {
 	return "", false
 }
 
+// isStill says that the generation, under its new name, is what was listed: no
+// name has come to any of its directories or gone, and none has other rights or
+// attributes. What was written into a file of it shows by the file.
+func (inv *inventory) isStill(s *state, as string) bool {
+	root, err := os.Open(s.abs(as))
+	if err != nil {
+		return false
+	}
+	defer root.Close()
+	var st unix.Stat_t
+	if unix.Fstat(int(root.Fd()), &st) != nil || st.Ino != inv.root.Ino || st.Mtim.Nano() != inv.root.MTime ||
+		st.Uid != inv.root.Uid || st.Gid != inv.root.Gid {
+		return false
+	}
+	for i := range inv.items {
+		was := &inv.items[i]
+		if !was.isDir() {
+			continue
+		}
+		now := item{}
+		if now.look(int(root.Fd()), was.path, inv.root.Dev) != nil || now.stat != was.stat || now.foreign != was.foreign || now.fixed != was.fixed {
+			return false
+		}
+	}
+	return true
+}
+
 // obstacle says why the generation cannot be taken apart, "" if it can. Half of
 // it would stay under a name that recovery, and so every command, has to remove
 // first. Only what was examined can be told to be immutable.
 func (s *state) obstacle(inv *inventory, m *release.Manifest) string {
 	if name, ok := inv.stranger(m); ok {
 		return "holds what no release has brought: " + name.Quoted()
+	}
+	if why := s.fixedBooks(inv.name); why != "" {
+		return why
 	}
 	root := item{stat: inv.root}
 	var st unix.Statx_t
@@ -168,6 +203,33 @@ func (s *state) obstacle(inv *inventory, m *release.Manifest) string {
 			return "cannot be removed, see chattr(1): " + path.Quoted()
 		case it.isDir() && !s.t.mayChange(string(path), it.stat.Uid):
 			return "cannot be removed by this user: " + path.Quoted()
+		}
+	}
+	return ""
+}
+
+// fixedBooks says which of a generation's books cannot be removed, and what is
+// among them that no moult has put there.
+func (s *state) fixedBooks(name string) string {
+	dir, err := os.Open(s.t.abs(name + "/" + dotMoult))
+	if err != nil {
+		return "" // it has none
+	}
+	defer dir.Close()
+	names, err := dir.Readdirnames(-1)
+	if err != nil {
+		return err.Error()
+	}
+	for _, base := range append(names, ".") {
+		it := item{path: base}
+		path := Path(name + "/" + dotMoult + "/" + base)
+		switch err := it.look(int(dir.Fd()), base, 0); {
+		case err != nil && err != unix.ENOENT:
+			return path.Quoted() + ": " + err.Error()
+		case it.fixed:
+			return "cannot be removed, see chattr(1): " + path.Quoted()
+		case base != "." && it.isDir():
+			return "holds what no release has brought: " + path.Quoted()
 		}
 	}
 	return ""

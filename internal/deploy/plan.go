@@ -11,6 +11,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -56,6 +57,7 @@ type step struct {
 	was      ids            // owned: the owners of found
 	staged   string         // shared: the temporary that has its bytes
 	made     release.Stat   // the inode that the stage has made for it
+	fixed    bool           // what is there is immutable, or for appending only
 }
 
 // ids are the owners of a file, by number.
@@ -84,6 +86,8 @@ type plan struct {
 	n        int             // the new generation, once it is staged
 	reused   []int           // the one that it was made of, if any
 	stayed   map[string]bool // what of that is as it was
+	sealed   time.Time       // the stage was whole; what has changed since was not changed by it
+	early    []release.Stat  // the files just before the collection, if that has taken anything
 	closed   bool            // retired generations that nobody uses were taken out of reach
 	live     int
 	liveM    *release.Manifest // nil if live is noGeneration
@@ -226,11 +230,12 @@ func (p *plan) asKnown(gen *os.File, st *step) bool {
 	if st.why != "" || st.e.Keep || st.e.Type != release.File {
 		return false
 	}
-	var u unix.Stat_t
-	if unix.Fstatat(int(gen.Fd()), st.e.Path, &u, unix.AT_SYMLINK_NOFOLLOW) != nil {
+	it := item{}
+	if it.look(int(gen.Fd()), st.e.Path, 0) != nil {
 		return false
 	}
-	digest, ok := p.cache.lookup(st.e.Path, &u)
+	st.fixed = it.fixed
+	digest, ok := p.cache.lookup(st.e.Path, it.stat.known())
 	if !ok || digest != st.e.Digest {
 		return false
 	}
@@ -265,7 +270,8 @@ func (p *plan) compareLive(st *step) error {
 		return nil
 	}
 	if st.why == "" && !st.e.Keep {
-		st.act = actLink
+		it := item{}
+		st.act, st.fixed = actLink, it.look(unix.AT_FDCWD, name, 0) != nil || it.fixed
 	} else if st.why == "" {
 		st.act, st.found = actCopy, &now // a keep file may be written to: no link to the old one
 	}

@@ -7,6 +7,8 @@ import (
 	"os"
 	"slices"
 
+	"golang.org/x/sys/unix"
+
 	"moult.example/internal/disk"
 	"moult.example/internal/release"
 	"moult.example/internal/stale"
@@ -68,7 +70,7 @@ func (b *stager) spare(ctx context.Context) (int, *inventory) {
 	}
 	inv := used.inv[n]
 	m, err := s.manifest(n)
-	if err != nil || !inv.allOurs() || b.compareSpare(ctx, inv) != nil || s.obstacle(inv, m) != "" {
+	if err != nil || !inv.allOurs() || !b.fitsRoot(inv) || b.compareSpare(ctx, inv) != nil || s.obstacle(inv, m) != "" {
 		b.has, b.as = nil, nil
 		return noGeneration, nil
 	}
@@ -83,19 +85,28 @@ func (inv *inventory) allOurs() bool {
 	})
 }
 
+// fitsRoot says that the directory itself is as one that we would make beside the
+// live one: nobody has given it away, or hung something on it.
+func (b *stager) fitsRoot(inv *inventory) bool {
+	var live unix.Stat_t
+	has, err := xattrs(b.s.t.abs(inv.name), release.Dir)
+	return err == nil && len(has) == 0 && int(inv.root.Uid) == os.Geteuid() &&
+		unix.Lstat(b.s.abs(genDir(b.live)), &live) == nil && live.Gid == inv.root.Gid
+}
+
 // mayReuse says that a generation may be kept for the next one to be made of.
 func (r Retention) mayReuse() bool { return r.Generations >= 0 && r.Bytes == 0 }
 
-// hide takes a generation's name away from it, if a second look at the
-// processes finds none that came by that name in the meantime: one in the
-// middle of an execve(2), which the first look cannot see.
+// hide takes a generation's name away from it, if a second look finds no process
+// that came by that name in the meantime, one in the middle of an execve(2), which
+// the first look cannot see, and nothing that somebody has put there since.
 func (s *state) hide(ctx context.Context, n int, as string, inv *inventory) (bool, error) {
 	if err := s.rename(genDir(n), as); err != nil {
 		return false, err
 	}
 	report, err := stale.Users(ctx, stale.Options{Proc: s.t.opts.Proc}, []stale.Tree{{Dir: s.abs(as), Inodes: inv.inodes()}})
 	views, err2 := s.viewers([]int{n}) // of its old name
-	if err = errors.Join(err, err2); err == nil && len(report.Of(0)) == 0 && len(views[n]) == 0 {
+	if err = errors.Join(err, err2); err == nil && len(report.Of(0)) == 0 && len(views[n]) == 0 && inv.isStill(s, as) {
 		return true, nil
 	}
 	return false, errors.Join(err, s.t.fs.Place(s.file(as), s.file(genDir(n))))
@@ -190,7 +201,7 @@ func (b *stager) unfit(want map[string]*step, inv *inventory) (map[string]bool, 
 // step would set, as long as nothing in it changes.
 func (b *stager) isAsWanted(st *step, it *item) bool {
 	m := b.metaOf(st)
-	return len(m.Xattrs) == len(st.e.Xattrs) && it.stat.Mode&0o7777 == m.Mode &&
+	return len(m.Xattrs) == len(st.e.Xattrs) && it.stat.Mode&0o7777 == m.Mode && m.Mode&0o700 == 0o700 && // else clear opens it
 		owns(m.UID, it.stat.Uid, os.Geteuid()) && owns(m.GID, it.stat.Gid, os.Getegid()) &&
 		(m.MTime.IsZero() || it.stat.MTime == m.MTime.UnixNano())
 }
@@ -215,7 +226,7 @@ func (b *stager) stays(st *step, it *item) bool {
 	switch {
 	case st.e.Type == release.Dir:
 		return it.isDir()
-	case st.act != actLink || st.e.HardLink != "":
+	case st.act != actLink || st.e.HardLink != "" || st.fixed:
 		return false
 	case st.e.Type == release.Symlink:
 		m := b.metaOf(st)

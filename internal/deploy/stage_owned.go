@@ -5,6 +5,7 @@ import (
 	"errors"
 	"io/fs"
 	"os"
+	"slices"
 	"strings"
 	"time"
 
@@ -49,6 +50,11 @@ func (b *stager) stageOwned(ctx context.Context) error {
 			in[dir] = append(in[dir], i)
 		}
 	}
+	// Who is not root cannot make anything in a directory that he may not write to,
+	// or go through.
+	late := len(links) > 0 || os.Geteuid() != 0 && slices.ContainsFunc(b.steps, func(st step) bool {
+		return st.e.Type == release.Dir && st.e.Mode&0o700 != 0o700
+	})
 	dirs := []string{"."}
 	for _, level := range levels {
 		for _, dir := range level {
@@ -82,7 +88,7 @@ func (b *stager) stageOwned(ctx context.Context) error {
 			}
 			as = false
 		}
-		if st := self[dirs[k]]; st != nil && !as && len(links) == 0 { // nothing is added to it any more
+		if st := self[dirs[k]]; st != nil && !as && !late { // nothing is added to it any more
 			return fsys.SetMeta(b.dir+"/"+dirs[k], b.metaOf(st))
 		}
 		return nil
@@ -105,7 +111,7 @@ func (b *stager) stageOwned(ctx context.Context) error {
 	if err := b.writeBooks(); err != nil {
 		return err
 	}
-	if len(links) == 0 {
+	if !late {
 		return fsys.SetMeta(b.dir, disk.Meta{UID: -1, GID: -1, Mode: 0o755})
 	}
 	return b.finishDirs()

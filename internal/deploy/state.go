@@ -46,6 +46,8 @@ type state struct {
 	layout Layout
 	name   string // the product
 	dir    string // .moult or .moult/NAME
+
+	beforeTake func() // if not nil, called once before a collection removes something
 }
 
 // Info is what a generation knows beside its manifest.

@@ -57,6 +57,22 @@ func setMetaFd(fd int, m Meta) error {
 	return unix.UtimesNanoAt(unix.AT_FDCWD, "/proc/self/fd/"+strconv.Itoa(fd), times(m.MTime), 0)
 }
 
+// onlyMode says that there is nothing to set but permissions.
+func (m Meta) onlyMode() bool {
+	return m.UID == -1 && m.GID == -1 && len(m.Xattrs) == 0 && m.MTime.IsZero() && !m.KeepMode
+}
+
+// chmodClosed sets the mode of a directory that its owner, who is not root, may
+// not read.
+func chmodClosed(dir int, base string, mode uint32) error {
+	fd, err := open(dir, base, unix.O_PATH|unix.O_DIRECTORY|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return err
+	}
+	defer unix.Close(fd)
+	return unix.Chmod("/proc/self/fd/"+strconv.Itoa(fd), mode)
+}
+
 // setACLs gives the file the ACLs of m and takes away others.
 func setACLs(fd int, m Meta) error {
 	for _, name := range []string{aclAccess, aclDefault} {

@@ -198,6 +198,9 @@ func (r *Root) SetMeta(name string, m Meta) error {
 			return setMetaLink(dir, base, m)
 		}
 		fd, err := open(dir, base, unix.O_RDONLY|unix.O_NONBLOCK|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
+		if err == unix.EACCES && st.Mode&unix.S_IFMT == unix.S_IFDIR && m.onlyMode() {
+			return chmodClosed(dir, base, m.Mode)
+		}
 		if err != nil {
 			return err
 		}

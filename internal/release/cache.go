@@ -85,7 +85,7 @@ func (c *Cache) Lookup(path string, st Stat) (Digest, bool) {
 // it looked.
 // What could change unseen is not remembered (see [Cache]).
 func (c *Cache) Store(path string, st Stat, d Digest, seen time.Time) {
-	if !st.settled(seen) || d.IsZero() {
+	if !st.Settled(seen) || d.IsZero() {
 		c.Forget(path)
 		return
 	}

@@ -48,7 +48,7 @@ func Now() time.Time {
 	return time.Unix(t.Unix())
 }
 
-// settled says that a change after the moment seen, by [Now], cannot leave st
+// Settled says that a change after the moment seen, by [Now], cannot leave st
 // as it is.
 //
 // Two writes within a tick leave the same times. But what is changed after the
@@ -57,7 +57,7 @@ func Now() time.Time {
 // btrfs and tmpfs, are never behind that clock.) A change time in whole
 // milliseconds is taken for that of a file system which keeps seconds, or two as
 // FAT does: the price of a mistake is that a file is read again.
-func (st Stat) settled(seen time.Time) bool {
+func (st Stat) Settled(seen time.Time) bool {
 	if st.CTime%1e6 == 0 {
 		seen = seen.Add(-2100 * time.Millisecond)
 	}
