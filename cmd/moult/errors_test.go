@@ -9,6 +9,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/spf13/cobra"
 	"golang.org/x/sys/unix"
 
 	"moult.example/internal/deploy"
@@ -41,6 +42,12 @@ func TestDiagnose(t *testing.T) {
 		{wrap(deploy.ErrNewer), 1, "newer"},
 		{wrap(&fs.PathError{Op: "write", Path: "x", Err: unix.ENOSPC}), 1, "moult gc"},
 		{wrap(&fs.PathError{Op: "open", Path: "x", Err: unix.EACCES}), 1, "root"},
+		{ofSource(wrap(&fs.PathError{Op: "open", Path: "build/bin/x", Err: unix.EACCES}), "./build/"), 1, "must be able to read it"},
+		{ofSource(wrap(&fs.PathError{Op: "open", Path: "bin/x", Err: unix.EACCES}), "."), 1, "must be able to read it"},
+		{ofSource(wrap(&fs.PathError{Op: "open", Path: "a.tar", Err: unix.EACCES}), "a.tar"), 1, "must be able to read it"},
+		{ofSource(wrap(&fs.PathError{Op: "open", Path: "/opt/app/.moult/lock", Err: unix.EACCES}), "build"), 1, "owns the target"},
+		{ofSource(wrap(&fs.PathError{Op: "open", Path: "/opt/app/.moult/lock", Err: unix.EACCES}), "."), 1, "owns the target"},
+		{ofSource(wrap(&fs.PathError{Op: "write", Path: "build/x", Err: unix.ENOSPC}), "build"), 1, "moult gc"},
 	} {
 		d := diagnose(c.err)
 		if d.Status != c.status || !strings.Contains(d.Hint, c.hint) || c.hint == "" && d.Hint != "" {
@@ -99,6 +106,23 @@ func TestUsage(t *testing.T) {
 		status, stdout, stderr := runMoult(strings.Fields(c.args)...)
 		if status != statusUsage || stdout != "" || !strings.HasPrefix(stderr, c.stderr) || !strings.Contains(stderr, c.hint) {
 			t.Errorf("moult %s: status %d, stdout %q, stderr %q, want 2, nothing, %q and %q", c.args, status, stdout, stderr, c.stderr, c.hint)
+		}
+	}
+}
+
+// TestOnlyLooked wants a command that changes nothing to say why, and not that
+// nothing has changed.
+func TestOnlyLooked(t *testing.T) {
+	a, b := &deploy.RefusedError{Problems: []deploy.Problem{{Why: "one"}}}, &deploy.RefusedError{Problems: []deploy.Problem{{Why: "two"}}}
+	for _, c := range []struct{ group, want string }{
+		{groupLook, "moult: look: one\nmoult: look: x: two\n"},
+		{groupReplace, "moult: look: " + deploy.Refused + "one\nmoult: look: x: " + deploy.Refused + "two\n"},
+	} {
+		var errs strings.Builder
+		root, look := &cobra.Command{Use: "moult"}, &cobra.Command{Use: "look", GroupID: c.group}
+		root.AddCommand(look)
+		if status := newApp(nil, nil, &errs, nil).report(look, errors.Join(a, fmt.Errorf("x: %w", b))); status != statusFailed || errs.String() != c.want {
+			t.Errorf("%s: status %d, %q, want 1, %q", c.group, status, errs.String(), c.want)
 		}
 	}
 }
