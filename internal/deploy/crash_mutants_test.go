@@ -45,6 +45,7 @@ func delay(kind disktest.Kind, pattern string, until disktest.Kind, name string)
 
 // TestMutants shows that the crash test can fail.
 func TestMutants(t *testing.T) {
+	t.Parallel()
 	jobs := map[string]crashJob{}
 	for _, job := range crashJobs(t) {
 		jobs[job.name] = job

@@ -192,6 +192,7 @@ func crashJobs(t testing.TB) []crashJob {
 }
 
 func TestCrash(t *testing.T) {
+	t.Parallel()
 	for _, job := range crashJobs(t) {
 		t.Run(job.name, func(t *testing.T) {
 			rec, o, err := recordJob(t, job, asIs)
@@ -218,6 +219,7 @@ func crashStates(t testing.TB) int {
 // TestCrashInRecovery cuts recovery itself short, at every kill state of a job,
 // and lets another one finish.
 func TestCrashInRecovery(t *testing.T) {
+	t.Parallel()
 	for _, job := range crashJobs(t) {
 		t.Run(job.name, func(t *testing.T) {
 			rec, o, err := recordJob(t, job, asIs)
