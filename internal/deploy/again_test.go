@@ -113,3 +113,25 @@ func status(t *Target) (Status, error) {
 	}
 	return all[0], nil
 }
+
+// TestDamagedBooks: a retired generation whose books cannot be read keeps nobody
+// from what is healthy.
+func TestDamagedBooks(t *testing.T) {
+	for _, name := range []string{"info.json", "manifest"} {
+		target := reuseTarget(t)
+		for _, version := range []string{"1", "2", "3", "4"} {
+			applyTo(t, target, tree{"x": version}.write(t, t.TempDir()), ApplyOptions{Retention: Retention{Generations: 9, Unreadable: true}})
+		}
+		must(t, os.WriteFile(target.abs(".moult/generations/2/.moult/"+name), nil, 0o644))
+		target.manifests = nil // of another process
+		st, err := status(target)
+		if err != nil || len(st.Generations) != 4 || st.Generations[1].State != "damaged" || st.Generations[1].Damage == "" {
+			t.Errorf("%s: status got %+v, %v", name, st, err)
+		}
+		c, err := target.GC(context.Background(), GCOptions{Retention: Retention{Generations: -1, Unreadable: true}})
+		if err != nil || name == "manifest" && (len(c.Collected) != 1 || c.Collected[0] != 1) {
+			t.Errorf("%s: gc got %+v, %v", name, c, err)
+		}
+		applyTo(t, target, tree{"x": "5"}.write(t, t.TempDir()), few)
+	}
+}

@@ -239,7 +239,8 @@ func (s *state) take(ctx context.Context, n int, inv *inventory, c *Collection) 
 	if s.layout == Owned {
 		m, err := s.manifest(n)
 		if err != nil {
-			return err
+			c.Kept = append(c.Kept, Kept{Generation: n, Why: "what is in it and ours cannot be told: " + err.Error()})
+			return nil
 		}
 		if err := inv.examine(ctx, s, func(*item) bool { return true }); err != nil {
 			return err

@@ -32,11 +32,12 @@ type Generation struct {
 	Release string    `json:"release"`
 	Version string    `json:"version,omitempty"`
 	Staged  time.Time `json:"staged"`
-	State   string    `json:"state"` // live, previous, staged, retired
+	State   string    `json:"state"` // live, previous, staged, retired; damaged if its books cannot be read
 	Pinned  bool      `json:"pinned,omitempty"`
 	Adopted bool      `json:"adopted,omitempty"` // what was there before moult
 	Files   int       `json:"files"`
 	Bytes   int64     `json:"bytes"` // of all its files, shared with others or not
+	Damage  string    `json:"damage,omitempty"`
 }
 
 // Status describes the products of a target; a name picks one.
@@ -94,6 +95,9 @@ func (s *state) status() (Status, error) {
 		g, err := s.describe(n, st.Live, prev, pins)
 		if errors.Is(err, fs.ErrPermission) {
 			continue // retired ones are for root
+		}
+		if err != nil && n != st.Live {
+			g, err = Generation{Number: n, State: "damaged", Pinned: pins[n], Damage: err.Error()}, nil
 		}
 		if err != nil {
 			return st, err
