@@ -69,7 +69,10 @@ type Target struct {
 func Open(path string, opts Options) (*Target, error) {
 	t := &Target{opts: opts.withDefaults()}
 	var err error
-	if t.path, err = resolve(path); err != nil {
+	if t.path, err = resolve(path); errors.Is(err, fs.ErrNotExist) {
+		dir := filepath.Dir(path)
+		return nil, refuse("", fmt.Sprintf("%s: there is no %s for it to be in", path, dir), "mkdir -p "+dir)
+	} else if err != nil {
 		return nil, err
 	}
 	if outer, _, inside := strings.Cut(t.path+"/", "/"+dotMoult+"/"); inside {
@@ -146,9 +149,6 @@ func resolve(path string) (string, error) {
 		return "", refuse("", abs+" is a symbolic link to nowhere", "")
 	}
 	dir, err := filepath.EvalSymlinks(filepath.Dir(abs))
-	if errors.Is(err, fs.ErrNotExist) {
-		return "", refuse("", fmt.Sprintf("%s: there is no %s to make it in", abs, filepath.Dir(abs)), "mkdir -p "+filepath.Dir(abs))
-	}
 	if err != nil {
 		return "", err
 	}
