@@ -16,7 +16,8 @@ type usage struct {
 	of     []int
 	report stale.Usage
 	inv    map[int]*inventory
-	views  map[int][]int // processes that moult exec has given a view of the generation
+	views  map[int][]int // processes that have a view of the generation, by moult exec or otherwise
+	mounts []int         // generations that are mounted somewhere else
 }
 
 // usage looks for the users of these generations. In a shared target there are
@@ -52,6 +53,9 @@ func (s *state) usage(ctx context.Context, ns []int, blind, quick bool) (u usage
 	if err == nil {
 		u.views, err = s.viewers(ns)
 	}
+	if err == nil {
+		u.mounts, err = s.mounted(ns)
+	}
 	return u, err
 }
 
@@ -64,6 +68,9 @@ func (s *state) initHidden() bool {
 // by says that a generation has users, or may have, and which.
 func (u usage) by(n int) (k Kept, ok bool) {
 	i := slices.Index(u.of, n)
+	if i >= 0 && slices.Contains(u.mounts, n) {
+		return Kept{Generation: n, Why: "mounted somewhere else, see findmnt(8)"}, true
+	}
 	if i < 0 || !u.report.InUse(i) && len(u.views[n]) == 0 {
 		return k, false
 	}

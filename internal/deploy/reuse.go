@@ -105,8 +105,9 @@ func (s *state) hide(ctx context.Context, n int, as string, inv *inventory) (boo
 		return false, err
 	}
 	report, err := stale.Users(ctx, stale.Options{Proc: s.t.opts.Proc}, []stale.Tree{{Dir: s.abs(as), Inodes: inv.inodes()}})
-	views, err2 := s.viewers([]int{n}) // of its old name
-	if err = errors.Join(err, err2); err == nil && len(report.Of(0)) == 0 && len(views[n]) == 0 && inv.isStill(s, as) {
+	views, err2 := s.viewers([]int{n}, as)
+	mounts, err3 := s.mounted([]int{n}, as)
+	if err = errors.Join(err, err2, err3); err == nil && len(report.Of(0)) == 0 && len(views[n])+len(mounts) == 0 && inv.isStill(s, as) {
 		return true, nil
 	}
 	return false, errors.Join(err, s.t.fs.Place(s.file(as), s.file(genDir(n))))

@@ -181,3 +181,55 @@ func TestGraceWithoutHistory(t *testing.T) {
 		t.Errorf("got %v, %v; want all five", ns, err)
 	}
 }
+
+// TestReuseMounted: a part of an old generation that is mounted elsewhere, as for
+// a container, speaks against taking it, in whose mount namespace it may be.
+func TestReuseMounted(t *testing.T) {
+	testneed.Root(t)
+	sh := testneed.Tool(t, "sh")
+	unshare := testneed.Tool(t, "unshare")
+	for name, begin := range map[string]func(lib, to string) (end func()){
+		"here": func(lib, to string) func() {
+			must(t, unix.Mount(lib, to, "", unix.MS_BIND, ""))
+			return func() { must(t, unix.Unmount(to, 0)) }
+		},
+		"in a container": func(lib, to string) func() {
+			cmd := exec.Command(unshare, "-m", "--propagation", "private", sh, "-c", `mount --bind "$0" "$1" && echo ready && read x`, lib, to)
+			in, err := cmd.StdinPipe()
+			must(t, err)
+			out, err := cmd.StdoutPipe()
+			must(t, err)
+			must(t, cmd.Start())
+			if _, err := out.Read(make([]byte, 6)); err != nil {
+				t.Fatal("not mounted: ", err)
+			}
+			return func() {
+				in.Close()
+				_ = cmd.Wait() // read has met the end
+			}
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			target := reuseTarget(t)
+			apply := func(version string) []int {
+				return applyTo(t, target, tree{"lib/version": version, "lib/same": "same"}.write(t, t.TempDir()), few).Collected
+			}
+			apply("1")
+			end := begin(target.abs(".moult/generations/1/lib"), t.TempDir())
+			for _, version := range []string{"2", "3", "4", "5"} {
+				if got := apply(version); slices.Contains(got, 1) {
+					t.Errorf("apply of %s collected %v, want 1 kept", version, got)
+				}
+			}
+			c, err := target.GC(context.Background(), GCOptions{Retention: Retention{Generations: -1, Unreadable: true}})
+			if err != nil || slices.Contains(c.Collected, 1) {
+				t.Errorf("gc collected %v, %v; want 1 kept", c.Collected, err)
+			}
+			end()
+			c, err = target.GC(context.Background(), GCOptions{Retention: Retention{Generations: -1, Unreadable: true}})
+			if err != nil || !slices.Contains(c.Collected, 1) {
+				t.Errorf("gc collected %v, kept %+v, %v; want 1 gone at last", c.Collected, c.Kept, err)
+			}
+		})
+	}
+}

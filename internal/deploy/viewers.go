@@ -6,19 +6,23 @@ import (
 	"os"
 	"slices"
 	"strconv"
+	"strings"
 
 	"moult.example/internal/deploy/hostfacts"
 	"moult.example/internal/stale"
 )
 
-// viewers finds, for each of these generations, the processes that see it as
-// [Held.Enter] shows it, by their mounts: they use it also while they have
-// nothing of it open. What may not be read of a process makes it an unreadable
-// one for [stale.Users], which is asked as well.
-func (s *state) viewers(ns []int) (map[int][]int, error) {
-	at := make(map[string]int, len(ns))
-	for _, n := range ns {
-		at[s.abs(genDir(n))] = n
+// viewers finds, for each of these generations, the processes of other mount
+// namespaces that see it by a mount of its own, as [Held.Enter] shows it, or as a
+// container that was given a path through the live link: they use it also while
+// they have nothing of it open. What may not be read of a process makes it an
+// unreadable one for [stale.Users], which is asked as well.
+//
+// With as, it is about one generation that has been renamed to that just now.
+func (s *state) viewers(ns []int, as ...string) (map[int][]int, error) {
+	at, err := s.insides(ns, as...)
+	if err != nil {
+		return nil, err
 	}
 	proc := s.t.opts.Proc
 	own, err := os.Readlink(proc + "/self/ns/mnt")
@@ -51,11 +55,7 @@ func (s *state) viewers(ns []int) (map[int][]int, error) {
 			if err != nil {
 				continue // it has ended
 			}
-			for _, m := range mounts {
-				if n, ok := at[m.Point]; ok && !slices.Contains(shown, n) {
-					shown = append(shown, n)
-				}
-			}
+			shown = at.shownBy(mounts)
 			known[space+root] = shown
 		}
 		for _, n := range shown {
@@ -63,6 +63,59 @@ func (s *state) viewers(ns []int) (map[int][]int, error) {
 		}
 	}
 	return users, nil
+}
+
+// insides are the places of generations in the file system that they are on,
+// which has many names.
+type insides struct {
+	dev string
+	of  map[int][]string
+}
+
+func (s *state) insides(ns []int, as ...string) (at insides, err error) {
+	mounts, err := hostfacts.Mounts()
+	if err != nil {
+		return at, err
+	}
+	at.of = make(map[int][]string, len(ns))
+	for _, n := range ns {
+		for _, name := range append([]string{genDir(n)}, as...) {
+			inside, m, ok := hostfacts.Inside(s.abs(name), mounts)
+			if ok {
+				at.dev, at.of[n] = m.Dev, append(at.of[n], inside)
+			}
+		}
+	}
+	return at, nil
+}
+
+// shownBy are the generations of which these mounts show all or a part.
+func (at insides) shownBy(mounts []hostfacts.Mount) (ns []int) {
+	for _, m := range mounts {
+		if m.Dev != at.dev {
+			continue
+		}
+		for n, names := range at.of {
+			shows := slices.ContainsFunc(names, func(inside string) bool {
+				return m.Root == inside || strings.HasPrefix(m.Root, inside+"/")
+			})
+			if shows && !slices.Contains(ns, n) {
+				ns = append(ns, n)
+			}
+		}
+	}
+	return ns
+}
+
+// mounted are those of these generations that a mount of our own namespace shows
+// under another name.
+func (s *state) mounted(ns []int, as ...string) ([]int, error) {
+	at, err := s.insides(ns, as...)
+	if err != nil {
+		return nil, err
+	}
+	mounts, err := hostfacts.Mounts()
+	return at.shownBy(mounts), err
 }
 
 // refuseUsedStage refuses to drop a generation that was staged, and tried with

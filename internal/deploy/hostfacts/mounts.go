@@ -23,6 +23,7 @@ type Mount struct {
 	Type     string // of the file system: "ext4", "fuse.sshfs"
 	Source   string // a device, usually
 	ReadOnly bool   // this mount or its whole file system
+	Dev      string // major:minor of the file system
 }
 
 // Mounts returns all mounts, in the order in which they were made. Where
@@ -58,6 +59,20 @@ func MountsBelow(path string) ([]Mount, error) {
 	}), nil
 }
 
+// Inside is where a path, which must be absolute and have no symbolic links, is in
+// the file system that is mounted there, and which of these mounts that is. Other
+// mounts of that file system show the same under other names.
+func Inside(path string, mounts []Mount) (inside string, at Mount, ok bool) {
+	for _, m := range mounts {
+		if m.Point == path || m.Point == "/" || strings.HasPrefix(path, m.Point+"/") {
+			if !ok || len(m.Point) >= len(at.Point) {
+				at, ok = m, true
+			}
+		}
+	}
+	return filepath.Join(at.Root, strings.TrimPrefix(path, at.Point)), at, ok
+}
+
 // parseMounts reads lines as proc(5) describes them:
 //
 //	36 35 98:0 /mnt1 /mnt2 rw,noatime master:1 - ext3 /dev/root rw,errors=continue
@@ -76,7 +91,7 @@ func parseMounts(r io.Reader) ([]Mount, error) {
 			return nil, fmt.Errorf("not a line of mountinfo: %q", lines.Text())
 		}
 		mounts = append(mounts, Mount{
-			ID: id, Root: unescape(m[3]), Point: unescape(m[4]),
+			ID: id, Dev: string(m[2]), Root: unescape(m[3]), Point: unescape(m[4]),
 			Type: unescape(super[0]), Source: unescape(super[1]),
 			ReadOnly: hasOption(m[5], "ro") || hasOption(super[2], "ro"),
 		})

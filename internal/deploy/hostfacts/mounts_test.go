@@ -24,11 +24,11 @@ const recordedMountinfo = `27 1 254:0 / / rw,relatime shared:1 - ext4 /dev/vda r
 func TestParseMounts(t *testing.T) {
 	got, err := parseMounts(strings.NewReader(recordedMountinfo))
 	want := []Mount{
-		{27, "/", "/", "ext4", "/dev/vda", false},
-		{36, "/run/with blank\tand\\", "/", "tmpfs", "tmp fs", false},
-		{37, "/opt/app/etc/resolv.conf", "/etc/re\nsolv", "ext4", "/dev/vda", true},
-		{38, "/home", "/", "fuse.sshfs", "me@host:/home", true},
-		{39, `/strange\9`, "/", "tmpfs", "none", false},
+		{27, "/", "/", "ext4", "/dev/vda", false, "254:0"},
+		{36, "/run/with blank\tand\\", "/", "tmpfs", "tmp fs", false, "0:41"},
+		{37, "/opt/app/etc/resolv.conf", "/etc/re\nsolv", "ext4", "/dev/vda", true, "254:0"},
+		{38, "/home", "/", "fuse.sshfs", "me@host:/home", true, "0:44"},
+		{39, `/strange\9`, "/", "tmpfs", "none", false, "0:45"},
 	}
 	if err != nil || !slices.Equal(got, want) {
 		t.Errorf("got %+v, %v, want %+v", got, err, want)
@@ -37,6 +37,24 @@ func TestParseMounts(t *testing.T) {
 		if got, err := parseMounts(strings.NewReader(line + "\n")); err == nil {
 			t.Errorf("%q: got %+v, want an error", line, got)
 		}
+	}
+}
+
+func TestInside(t *testing.T) {
+	mounts := []Mount{
+		{Point: "/", Root: "/@root", Dev: "0:30"}, {Point: "/srv", Root: "/", Dev: "8:1"},
+		{Point: "/srv/app", Root: "/apps/a", Dev: "8:2"}, {Point: "/srv/app", Root: "/apps/b", Dev: "8:2"},
+	}
+	for path, want := range map[string]string{
+		"/": "/@root 0:30", "/opt/x": "/@root/opt/x 0:30", "/srvx": "/@root/srvx 0:30", "/srv": "/ 8:1", "/srv/b/c": "/b/c 8:1",
+		"/srv/app": "/apps/b 8:2", "/srv/app/x": "/apps/b/x 8:2", "/srv/apple": "/apple 8:1",
+	} {
+		if inside, at, ok := Inside(path, mounts); !ok || inside+" "+at.Dev != want {
+			t.Errorf("%s: got %s %s, %v; want %s", path, inside, at.Dev, ok, want)
+		}
+	}
+	if _, _, ok := Inside("/x", nil); ok {
+		t.Error("without mounts got one")
 	}
 }
 
