@@ -54,6 +54,9 @@ func writeResult(w io.Writer, r deploy.Result) {
 	case r.Job == "forget":
 		fmt.Fprintf(w, "%s: forgotten; its files stay as they are\n", r.Target.Quoted())
 		return
+	case r.Unchanged && r.Job == "commit":
+		fmt.Fprintf(w, "%s: nothing is staged; %s is live%s\n", r.Target.Quoted(), generation(r.Generation), named)
+		return
 	case r.Unchanged:
 		fmt.Fprintf(w, "%s already%s\n", head, named)
 		return

@@ -167,7 +167,7 @@ func TestTargetItself(t *testing.T) {
 	}{
 		"a file":                             {"f", files{"f": "file"}, []string{"f is not a directory"}},
 		"a link to nowhere":                  {"l", files{"l": "->gone"}, []string{"l", "symbolic link to nowhere"}},
-		"no parent":                          {"no/app", nil, []string{"/no", "no such file"}},
+		"no parent":                          {"no/app", nil, []string{"/no", "there is no", "mkdir"}},
 		"below a file":                       {"f/app", files{"f": "file"}, []string{"f", "not a directory"}},
 		"a name of a product that leads out": {"app", nil, []string{"a/../b", "a name has"}},
 	} {
