@@ -70,6 +70,9 @@ func Open(path string, opts Options) (*Target, error) {
 	t := &Target{opts: opts.withDefaults()}
 	var err error
 	if t.path, err = resolve(path); errors.Is(err, fs.ErrNotExist) {
+		if abs, err := filepath.Abs(path); err == nil {
+			path = abs
+		}
 		dir := filepath.Dir(path)
 		return nil, refuse("", fmt.Sprintf("%s: there is no %s for it to be in", path, dir), "mkdir -p "+dir)
 	} else if err != nil {
