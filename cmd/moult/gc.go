@@ -124,13 +124,37 @@ func inBrackets(s string) string {
 
 // retentionFlags give a command what says how much is kept.
 func retentionFlags(flags *pflag.FlagSet, r *deploy.Retention) {
-	flags.Var((*someCount)(&r.Generations), "generations", "keep `N` generations, the live one included, beside pinned ones (default 3)")
+	flags.Var((*keepCount)(&r.Generations), "generations", "keep `N` generations, the live one included, beside pinned ones (default 3); 0 keeps those that must stay")
 	flags.Var((*byteCount)(&r.Bytes), "max-size", "keep at most `SIZE` of retired ones: 800M, 2G; files that several hold count in each")
 	flags.BoolVar(&r.Unreadable, "ignore-unreadable", false, "count a process that may not be looked into as a user of nothing")
 }
 
-// someCount is a flag's number, one at least: that none is to be kept, or shown,
-// cannot be meant.
+// keepCount is how many generations are kept. 0 is as few as can be.
+type keepCount int
+
+func (c *keepCount) Set(text string) error {
+	n, err := strconv.Atoi(text)
+	if err != nil || n < 0 {
+		return errors.New("want a whole number, 0 or more")
+	}
+	*c = keepCount(n)
+	if n == 0 {
+		*c = -1
+	}
+	return nil
+}
+
+func (c *keepCount) String() string {
+	if *c == 0 {
+		return ""
+	}
+	return strconv.Itoa(max(int(*c), 0))
+}
+
+func (c *keepCount) Type() string { return "int" }
+
+// someCount is a flag's number, one at least: that none is to be shown cannot be
+// meant.
 type someCount int
 
 func (c *someCount) Set(text string) error {

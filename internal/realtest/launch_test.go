@@ -250,7 +250,7 @@ func TestLateLoad(t *testing.T) {
 		running = append(running, startHolder(t, exec.Command(target+"/bin/late", "asked")))
 		h.ok("apply", releases[v-1], target)
 	}
-	h.ok("gc", "--generations", "-1", target)
+	h.ok("gc", "--generations", "0", target)
 	for i, p := range running {
 		if got, want := p.first+" "+p.ask("load"), fmt.Sprintf("%d %d", i+1, i+1); got != want {
 			t.Errorf("program and plugin: got %s, want %s", got, want)

@@ -94,10 +94,10 @@ func TestProductsApart(t *testing.T) {
 	target := h.path("local")
 	for _, v := range []string{"1", "2", "3", "4", "5"} {
 		for _, name := range []string{"alpha", "beta"} {
-			h.ok("apply", "--generations", "-1", product(h, name, v, tree{"bin/" + name: name + " " + v}), target, "--layout", "shared")
+			h.ok("apply", "--generations", "0", product(h, name, v, tree{"bin/" + name: name + " " + v}), target, "--layout", "shared")
 		}
 	}
-	h.ok("gc", "--generations", "-1", "--name", "alpha", target)
+	h.ok("gc", "--generations", "0", "--name", "alpha", target)
 	h.ok("rollback", "--name", "beta", target)
 	want(t, target+"/bin/alpha", "alpha 5")
 	want(t, target+"/bin/beta", "beta 4")

@@ -18,7 +18,7 @@ func everything(h *host, target string, releases []string) {
 	h.ok("apply", releases[2], target)
 	h.ok("rollback", target)
 	h.ok("apply", releases[3], target)
-	h.ok("gc", "--generations", "-1", target)
+	h.ok("gc", "--generations", "0", target)
 	collect(h, target, h.path("state"), time.Nanosecond)
 }
 

@@ -140,12 +140,12 @@ func TestGenerationKept(t *testing.T) {
 	releases := programs(t, h.dir, 4)
 	target := h.path("app")
 	for _, r := range releases {
-		h.ok("apply", "--generations", "-1", r, target)
+		h.ok("apply", "--generations", "0", r, target)
 	}
 	var v struct {
 		Targets []deploy.Collection `json:"targets"`
 	}
-	h.document(&v, 0, "gc", "--generations", "-1", target)
+	h.document(&v, 0, "gc", "--generations", "0", target)
 	if c := v.Targets[0]; len(c.Collected) > 0 {
 		t.Errorf("collected %v of what was live less than a minute ago", c.Collected)
 	}
