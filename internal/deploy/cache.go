@@ -102,7 +102,7 @@ func (p *plan) looks() []release.Stat {
 		if st.e.Type != release.File || st.act == actKeep || st.e.Digest.IsZero() {
 			return nil
 		}
-		if was, _, ok := p.cache.cache.Known(st.is); ok && p.stayed[st.e.Path] {
+		if was, ok := p.liveStat(st); ok && p.stayed[st.e.Path] {
 			stats[i] = was // no name of it has come or gone
 		} else if unix.Fstatat(int(tree.Fd()), st.is, &u, unix.AT_SYMLINK_NOFOLLOW) == nil {
 			stats[i] = statOf(&u)
@@ -110,6 +110,15 @@ func (p *plan) looks() []release.Stat {
 		return nil
 	})
 	return stats
+}
+
+// liveStat is what is known of a live file that the release wants.
+func (p *plan) liveStat(st *step) (release.Stat, bool) {
+	if st.live.Ino != 0 {
+		return st.live, true
+	}
+	was, _, ok := p.cache.cache.Known(st.is)
+	return was, ok
 }
 
 // saveCache keeps what is known about the files of the new generation, or of
@@ -132,7 +141,10 @@ func (p *plan) saveCache() {
 		if now.Ino == 0 || p.early != nil && !p.early[i].Settled(p.sealed) {
 			continue
 		}
-		was, digest, ok := p.cache.cache.Known(st.is)
+		was, digest, ok := st.live, st.e.Digest, st.live.Ino != 0
+		if !ok {
+			was, digest, ok = p.cache.cache.Known(st.is)
+		}
 		if st.act == actCopy {
 			was, digest, ok = st.made, st.e.Digest, true
 			if st.e.HardLink != "" && was.Ino == 0 {

@@ -240,7 +240,14 @@ func (p *plan) warnOfExtra(ctx context.Context) {
 	if p.s.layout != Owned || p.live == noGeneration {
 		return
 	}
-	extra, err := p.s.extra(ctx, p.live, p.liveM)
+	dirs := []string{"."}
+	for i := range p.liveM.Entries {
+		e := &p.liveM.Entries[i]
+		if e.Type == release.Dir && p.touched(e.Path) {
+			dirs = append(dirs, e.Path)
+		}
+	}
+	extra, err := p.s.extraIn(ctx, p.live, p.liveM, dirs)
 	if err != nil || len(extra) == 0 {
 		return
 	}

@@ -56,19 +56,12 @@ func (i *item) leadsBack() bool {
 // inventory lists a generation. What vanishes meanwhile is left out.
 func (s *state) inventory(ctx context.Context, n int) (inv inventory, err error) {
 	inv.name = s.file(genDir(n))
-	w := walk{}
-	if w.root, err = os.Open(s.t.abs(inv.name)); err != nil {
+	w, st, err := s.walk(n)
+	if err != nil {
 		return inv, err
 	}
 	defer w.root.Close()
-	var st unix.Stat_t
-	if err := unix.Fstat(int(w.root.Fd()), &st); err != nil {
-		return inv, &fs.PathError{Op: "fstat", Path: w.root.Name(), Err: err}
-	}
 	inv.root = attributes{Dev: uint64(st.Dev), Ino: st.Ino, Mode: st.Mode, Uid: st.Uid, Gid: st.Gid, MTime: st.Mtim.Nano()}
-	if err := w.trust(st.Dev); err != nil {
-		return inv, err
-	}
 	var all [][]item
 	n = 0
 	for level := []string{"."}; len(level) > 0; {
@@ -96,6 +89,22 @@ func (s *state) inventory(ctx context.Context, n int) (inv inventory, err error)
 		inv.items = append(inv.items, items...)
 	}
 	return inv, nil
+}
+
+// walk opens a generation to be listed.
+func (s *state) walk(n int) (w walk, st unix.Stat_t, err error) {
+	if w.root, err = os.Open(s.abs(genDir(n))); err != nil {
+		return w, st, err
+	}
+	if err = unix.Fstat(int(w.root.Fd()), &st); err != nil {
+		err = &fs.PathError{Op: "fstat", Path: w.root.Name(), Err: err}
+	} else {
+		err = w.trust(uint64(st.Dev))
+	}
+	if err != nil {
+		w.root.Close()
+	}
+	return w, st, err
 }
 
 // examine finds out all about the items that are wanted.

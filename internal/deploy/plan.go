@@ -57,7 +57,9 @@ type step struct {
 	was      ids            // owned: the owners of found
 	staged   string         // shared: the temporary that has its bytes
 	made     release.Stat   // the inode that the stage has made for it
+	live     release.Stat   // owned: of the live file, if the cache knows it and the release wants it
 	fixed    bool           // what is there is immutable, or for appending only
+	touched  bool           // owned: a directory to which names have come, or from which they have gone
 }
 
 // ids are the owners of a file, by number.
@@ -239,7 +241,7 @@ func (p *plan) asKnown(gen *os.File, st *step) bool {
 	if !ok || digest != st.e.Digest {
 		return false
 	}
-	st.act = actLink
+	st.act, st.live = actLink, it.stat.known()
 	return true
 }
 
@@ -255,6 +257,7 @@ func (p *plan) compareLive(st *step) error {
 		return err
 	}
 	was := st.found
+	st.touched = was.MTime == 0 || now.MTime != was.MTime
 	damage := ""
 	if now.Type == 0 {
 		damage = "missing"
@@ -276,6 +279,13 @@ func (p *plan) compareLive(st *step) error {
 		st.act, st.found = actCopy, &now // a keep file may be written to: no link to the old one
 	}
 	return nil
+}
+
+// touched says that the live release's directory may hold names that it has not
+// brought, or lack some.
+func (p *plan) touched(dir string) bool {
+	i, ok := slices.BinarySearchFunc(p.steps, dir, func(st step, path string) int { return strings.Compare(st.e.Path, path) })
+	return !ok || p.steps[i].found == nil || p.steps[i].touched
 }
 
 // keepTheirs: the user has changed (or removed) a file that is theirs to

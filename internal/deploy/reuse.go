@@ -234,7 +234,7 @@ func (b *stager) stays(st *step, it *item) bool {
 		return it.text == st.e.Text && owns(m.UID, it.stat.Uid, os.Geteuid()) && owns(m.GID, it.stat.Gid, os.Getegid()) &&
 			len(m.Xattrs) == 0 && m.MTime.IsZero()
 	}
-	live, _, ok := b.cache.cache.Known(st.is)
+	live, ok := b.liveStat(st)
 	return ok && live.Dev == it.stat.Dev && live.Ino == it.stat.Ino
 }
 

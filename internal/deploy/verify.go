@@ -162,13 +162,29 @@ func (s *state) place(n int, path string) string {
 // name; of a directory that is not, its name alone.
 func (s *state) extra(ctx context.Context, n int, m *release.Manifest) ([]Path, error) {
 	inv, err := s.inventory(ctx, n)
+	return extraOf(inv.items, m), err
+}
+
+// extraIn is extra for these directories alone, each by itself.
+func (s *state) extraIn(ctx context.Context, n int, m *release.Manifest, dirs []string) ([]Path, error) {
+	w, _, err := s.walk(n)
 	if err != nil {
 		return nil, err
 	}
-	var extra []Path
+	defer w.root.Close()
+	found := make([][]item, len(dirs))
+	err = parallelBy(ctx, len(dirs), 1, func(i int) (err error) {
+		found[i], err = w.list(dirs[i])
+		return err
+	})
+	return extraOf(slices.Concat(found...), m), err
+}
+
+// extraOf are those of these items, each behind the directory that it is in.
+func extraOf(items []item, m *release.Manifest) (extra []Path) {
 	dirs := map[string]bool{}
-	for i := range inv.items {
-		it := &inv.items[i]
+	for i := range items {
+		it := &items[i]
 		if m.Find(it.path) != nil || it.leadsBack() || isNew(m, it.path) || below(dirs, it.path) {
 			continue
 		}
@@ -178,7 +194,7 @@ func (s *state) extra(ctx context.Context, n int, m *release.Manifest) ([]Path, 
 		}
 	}
 	slices.Sort(extra)
-	return extra, nil
+	return extra
 }
 
 // isNew says that name is the release's version that was laid beside a file
