@@ -8,6 +8,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"moult.example/internal/testneed"
 )
 
 const probe = "include/testdata/probe.c"
@@ -26,7 +28,7 @@ func TestProbe(t *testing.T) {
 			cmd.Env = append(os.Environ(), "PROBE=as it was")
 			out, err := cmd.CombinedOutput()
 			if why, is := strings.CutPrefix(string(out), "needs "); err == nil && is {
-				t.Skip("needs " + why)
+				testneed.Skip(t, "needs "+why)
 			}
 			if err != nil || !strings.HasSuffix(string(out), "ok\n") {
 				t.Errorf("got %v, want ok:\n%s", err, out)
