@@ -25,12 +25,21 @@ func newKnown() *known { return &known{cache: release.NewCache()} }
 // loadCache reads the cache of a product's live files. A damaged one is as good
 // as none.
 func (s *state) loadCache() *known {
-	data, err := os.ReadFile(s.abs("cache"))
-	if err != nil {
-		return newKnown()
+	cache := s.t.takeCache()
+	if cache == nil {
+		cache = readCache(s.abs("cache"))
 	}
-	cache, _ := release.LoadCache(data)
 	return &known{cache: cache}
+}
+
+// readCache reads a cache. A damaged one is an empty one.
+func readCache(path string) *release.Cache {
+	data, err := os.ReadFile(path)
+	if err != nil {
+		return release.NewCache()
+	}
+	c, _ := release.LoadCache(data)
+	return c
 }
 
 func (k *known) lookup(key string, st release.Stat) (release.Digest, bool) {
@@ -63,20 +72,31 @@ func (k *known) learn(path, key string, st *unix.Stat_t, d release.Digest, seen 
 const sourceCache = dotMoult + "/cache.source"
 
 // SourceCache is what the target remembers of the directory that its last
-// release came from, for [release.Options]. It may be empty.
+// release came from, for [release.Options]. It may be empty. While the release
+// is opened, the target reads what that will be compared with.
 func (t *Target) SourceCache() *release.Cache {
-	data, err := os.ReadFile(t.abs(sourceCache))
-	if err != nil {
-		return release.NewCache()
-	}
-	c, _ := release.LoadCache(data) // a damaged one is an empty one
-	return c
+	t.readAhead()
+	return readCache(t.abs(sourceCache))
 }
 
 func (p *plan) saveSourceCache() {
-	if c := p.opts.SourceCache; c != nil && c.Changed() {
-		_ = writeFile(p.s.t.fs, sourceCache, c.Encode(), false)
+	if p.sourceText == nil {
+		p.encodeSource()
 	}
+	if text := p.sourceText(); text != nil {
+		_ = writeFile(p.s.t.fs, sourceCache, text, false)
+	}
+}
+
+// encodeSource begins to encode the cache of the source, of which everything is
+// known by now; nil if there is nothing new.
+func (p *plan) encodeSource() {
+	p.sourceText = soon(func() []byte {
+		if c := p.opts.SourceCache; c != nil && c.Changed() {
+			return c.Encode()
+		}
+		return nil
+	})
 }
 
 // looks are what the files of the new generation, or of the live one, are like
@@ -132,6 +152,7 @@ func (p *plan) liveStat(st *step) (release.Stat, bool) {
 // target, unless it was our collection that has removed other names since early.
 func (p *plan) saveCache() {
 	fresh := release.NewCache()
+	fresh.Grow(len(p.steps))
 	seen := release.Now()
 	if p.s.layout == Owned && p.n > 0 && p.early == nil {
 		seen = p.sealed

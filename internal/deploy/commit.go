@@ -183,8 +183,10 @@ func (p *plan) run(ctx context.Context, commit bool) (Result, error) {
 	if len(p.problems) > 0 {
 		return res, &RefusedError{p.problems}
 	}
-	if err := s.setUp(); err != nil {
-		return res, err
+	if s.layout == Shared || p.live == noGeneration { // else all is there, and durable
+		if err := s.setUp(); err != nil {
+			return res, err
+		}
 	}
 	if err := p.readLive(); err != nil {
 		return res, err // a shared target has its generation 0 by now
@@ -213,10 +215,7 @@ func (p *plan) run(ctx context.Context, commit bool) (Result, error) {
 	res.From = p.live
 	err = s.commitLocked(ctx, n, &res, commitHow{job: jobCommit, noHooks: p.opts.NoHooks, adopt: p.adopt, synced: true})
 	if err != nil && !errors.Is(err, ErrUnfinished) && !errors.Is(err, ErrAfter) {
-		if err2 := s.removeGeneration(n); err2 != nil {
-			err = errors.Join(err, err2)
-		}
-		return res, err
+		return res, errors.Join(err, s.removeGeneration(n), s.recordNoted())
 	}
 	if err == nil {
 		p.opts.Retention.closed = p.closed
@@ -305,6 +304,17 @@ func (p *plan) count(res *Result) {
 	res.Mended = p.mended
 }
 
+// encodeAhead begins to make texts of what will not change any more: all digests
+// are known, but for a first release.
+func (p *plan) encodeAhead() {
+	if p.live == noGeneration {
+		return
+	}
+	p.encodeSource()
+	p.s.t.soonID(p.m)
+	p.text = soon(p.m.Encode)
+}
+
 // stage makes the generation of a plan and returns its number.
 func (p *plan) stage(ctx context.Context) (int, error) {
 	s := p.s
@@ -318,6 +328,7 @@ func (p *plan) stage(ctx context.Context) (int, error) {
 	if err != nil {
 		return 0, err
 	}
+	p.encodeAhead()
 	b := newStager(p, n)
 	if s.layout == Owned {
 		err = b.stageOwned(ctx)
@@ -342,9 +353,7 @@ func (p *plan) stage(ctx context.Context) (int, error) {
 		p.reused, p.stayed = []int{b.of}, b.has
 		r := s.t.newRecord("gc", noGeneration, noGeneration)
 		r.Note = fmt.Sprintf("generation %d is made of %d", n, b.of)
-		if err := s.record(r); err != nil {
-			return 0, errors.Join(err, s.removeGeneration(n))
-		}
+		s.note(r)
 	}
 	return n, nil
 }

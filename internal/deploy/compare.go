@@ -9,24 +9,17 @@ import (
 // compareManifests lists what differs between two releases, in the order of
 // their paths: what to add, to replace, and last what to remove.
 func compareManifests(old, m *release.Manifest, times bool) []Change {
-	changes := []Change{}
-	for i := range m.Entries {
-		e := &m.Entries[i]
-		was := old.Find(e.Path)
-		if was == nil {
+	changes, gone := []Change{}, []Change{}
+	for e, was := range m.Beside(old) {
+		if e == nil {
+			gone = append(gone, Change{Action: "remove", Path: Path(was.Path)})
+		} else if was == nil {
 			changes = append(changes, Change{Action: "add", Path: Path(e.Path), Bytes: e.Size})
-			continue
-		}
-		if why := entriesDiffer(e, was, times || m.Times); why != "" {
+		} else if why := entriesDiffer(e, was, times || m.Times); why != "" {
 			changes = append(changes, Change{Action: "replace", Path: Path(e.Path), Why: why, Bytes: e.Size})
 		}
 	}
-	for i := range old.Entries {
-		if e := &old.Entries[i]; m.Find(e.Path) == nil {
-			changes = append(changes, Change{Action: "remove", Path: Path(e.Path)})
-		}
-	}
-	return changes
+	return append(changes, gone...)
 }
 
 // entriesDiffer compares two entries of releases, whose owners are names.

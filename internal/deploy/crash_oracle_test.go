@@ -141,11 +141,11 @@ func whole(dir string) error {
 			if err != nil {
 				return err
 			}
-			inv, err := s.inventory(context.Background(), n)
+			inv, err := s.inventory(context.Background(), n, false)
 			if err != nil {
 				return err
 			}
-			if name, ok := inv.stranger(m); ok {
+			if name, ok := inv.stranger(m, nil); ok {
 				return fmt.Errorf("generation %d holds %s, which its manifest does not name", n, name)
 			}
 			for i := range m.Entries {

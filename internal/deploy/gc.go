@@ -117,7 +117,7 @@ func (s *state) collectSome(ctx context.Context, r Retention, dry bool) (Collect
 			return c, err
 		}
 	}
-	used, err := s.usage(ctx, slices.Concat(candidates, closable), r.Unreadable, r.Spare)
+	used, err := s.usage(ctx, candidates, closable, r.Unreadable, r.Spare)
 	if err != nil {
 		return c, err
 	}
@@ -245,7 +245,7 @@ func (s *state) take(ctx context.Context, n int, inv *inventory, c *Collection) 
 		if err := inv.examine(ctx, s, func(*item) bool { return true }); err != nil {
 			return err
 		}
-		if why := s.obstacle(inv, m); why != "" {
+		if why := s.obstacle(inv, m, nil); why != "" {
 			c.Kept = append(c.Kept, Kept{Generation: n, Why: why})
 			return nil
 		}

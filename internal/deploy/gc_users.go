@@ -15,9 +15,9 @@ import (
 type usage struct {
 	of     []int
 	report stale.Usage
-	inv    map[int]*inventory
-	views  map[int][]int // processes that have a view of the generation, by moult exec or otherwise
-	mounts []int         // generations that are mounted somewhere else
+	inv    map[int]*inventory // of those that may go
+	views  map[int][]int      // processes that have a view of the generation, by moult exec or otherwise
+	mounts []int              // generations that are mounted somewhere else
 }
 
 // usage looks for the users of these generations. In a shared target there are
@@ -25,10 +25,13 @@ type usage struct {
 // from who maps it. Other generations need not be looked at: a mapping whose
 // path leads into one of them is no use of these, whatever inodes they share.
 //
+// What is to be closed stays, so that of it no more is noted than who uses it.
+//
 // Who is not root, and even root on some virtual machines, may not look into
 // process 1, so that each generation may be in use. With quick that is the
 // answer, and nobody else is looked for.
-func (s *state) usage(ctx context.Context, ns []int, blind, quick bool) (u usage, err error) {
+func (s *state) usage(ctx context.Context, toGo, toClose []int, blind, quick bool) (u usage, err error) {
+	ns := slices.Concat(toGo, toClose)
 	if len(ns) == 0 || s.layout == Shared {
 		return u, nil
 	}
@@ -40,11 +43,13 @@ func (s *state) usage(ctx context.Context, ns []int, blind, quick bool) (u usage
 	trees := make([]stale.Tree, len(ns))
 	u.inv = make(map[int]*inventory, len(ns))
 	for i, n := range ns {
-		inv, err := s.inventory(ctx, n)
+		inv, err := s.inventory(ctx, n, i >= len(toGo))
 		if err != nil {
 			return u, err
 		}
-		u.inv[n] = &inv
+		if i < len(toGo) {
+			u.inv[n] = &inv
+		}
 		trees[i] = stale.Tree{Dir: s.abs(genDir(n)), Inodes: inv.inodes()}
 	}
 	if u.report, err = stale.Users(ctx, stale.Options{Proc: s.t.opts.Proc}, trees); blind {

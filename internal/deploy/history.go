@@ -42,17 +42,34 @@ func (t *Target) newRecord(job string, from, to int) Record {
 	}
 }
 
-// record appends to the history. The line is durable when it returns.
+// record appends to the history, after what was noted. It is durable when it
+// returns.
 func (s *state) record(r Record) error {
-	line, err := json.Marshal(r)
-	if err != nil {
-		return err
+	s.note(r)
+	return s.recordNoted()
+}
+
+// note leaves a record to the next one, which follows in any case: both take one
+// sync.
+func (s *state) note(r Record) { s.noted = append(s.noted, r) }
+
+func (s *state) recordNoted() error {
+	if len(s.noted) == 0 {
+		return nil
 	}
-	name := s.file("history.jsonl")
+	var lines []byte
 	if !s.historyEndsWhole() {
-		line = append([]byte("\n"), line...) // a torn line stays alone
+		lines = append(lines, '\n') // a torn line stays alone
 	}
-	return s.t.fs.Append(name, append(line, '\n'))
+	for _, r := range s.noted {
+		line, err := json.Marshal(r)
+		if err != nil {
+			return err
+		}
+		lines = append(append(lines, line...), '\n')
+	}
+	s.noted = nil
+	return s.t.fs.Append(s.file("history.jsonl"), lines)
 }
 
 // historyEndsWhole says that no power cut has torn the last line.

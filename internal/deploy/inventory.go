@@ -53,14 +53,16 @@ func (i *item) leadsBack() bool {
 	return !strings.Contains(i.path, "/") && i.text == backText(i.path)
 }
 
-// inventory lists a generation. What vanishes meanwhile is left out.
-func (s *state) inventory(ctx context.Context, n int) (inv inventory, err error) {
+// inventory lists a generation. What vanishes meanwhile is left out. A brief one
+// is for its inode numbers.
+func (s *state) inventory(ctx context.Context, n int, brief bool) (inv inventory, err error) {
 	inv.name = s.file(genDir(n))
 	w, st, err := s.walk(n)
 	if err != nil {
 		return inv, err
 	}
 	defer w.root.Close()
+	w.brief = brief
 	inv.root = attributes{Dev: uint64(st.Dev), Ino: st.Ino, Mode: st.Mode, Uid: st.Uid, Gid: st.Gid, MTime: st.Mtim.Nano()}
 	var all [][]item
 	n = 0
@@ -151,12 +153,12 @@ func (i *item) look(dir int, name string, dev uint64) error {
 	return err
 }
 
-// stranger is the first name, if any, that neither the manifest has nor moult
-// has laid beside what it has.
-func (inv *inventory) stranger(m *release.Manifest) (Path, bool) {
+// stranger is the first name, if any, that neither stays nor is in the manifest,
+// and that moult has not laid beside what is.
+func (inv *inventory) stranger(m *release.Manifest, stays map[string]bool) (Path, bool) {
 	for i := range inv.items {
 		it := &inv.items[i]
-		if it.foreign || m.Find(it.path) == nil && !it.leadsBack() && !isNew(m, it.path) {
+		if it.foreign || !stays[it.path] && m.Find(it.path) == nil && !it.leadsBack() && !isNew(m, it.path) {
 			return Path(it.path), true
 		}
 	}
@@ -192,9 +194,10 @@ func (inv *inventory) isStill(s *state, as string) bool {
 
 // obstacle says why the generation cannot be taken apart, "" if it can. Half of
 // it would stay under a name that recovery, and so every command, has to remove
-// first. Only what was examined can be told to be immutable.
-func (s *state) obstacle(inv *inventory, m *release.Manifest) string {
-	if name, ok := inv.stranger(m); ok {
+// first. Only what was examined can be told to be immutable. Of what stays where
+// it is nobody asks who has put it there.
+func (s *state) obstacle(inv *inventory, m *release.Manifest, stays map[string]bool) string {
+	if name, ok := inv.stranger(m, stays); ok {
 		return "holds what no release has brought: " + name.Quoted()
 	}
 	if why := s.fixedBooks(inv.name); why != "" {
@@ -205,14 +208,21 @@ func (s *state) obstacle(inv *inventory, m *release.Manifest) string {
 	if unix.Statx(unix.AT_FDCWD, s.t.abs(inv.name), unix.AT_SYMLINK_NOFOLLOW, unix.STATX_BASIC_STATS, &st) == nil {
 		root.fixed = st.Attributes&attrFixed != 0
 	}
-	for _, it := range append([]item{root}, inv.items...) {
-		path := Path(inv.name + "/" + it.path)
-		switch {
-		case it.fixed:
-			return "cannot be removed, see chattr(1): " + path.Quoted()
-		case it.isDir() && !s.t.mayChange(string(path), it.stat.Uid):
-			return "cannot be removed by this user: " + path.Quoted()
-		}
+	why := s.removable(inv.name, &root)
+	for i := 0; i < len(inv.items) && why == ""; i++ {
+		why = s.removable(inv.name, &inv.items[i])
+	}
+	return why
+}
+
+// removable says why an item cannot be removed, or a directory not be emptied, ""
+// if it can.
+func (s *state) removable(gen string, it *item) string {
+	switch {
+	case it.fixed:
+		return "cannot be removed, see chattr(1): " + Path(gen+"/"+it.path).Quoted()
+	case it.isDir() && !s.t.mayChange(gen+"/"+it.path, it.stat.Uid):
+		return "cannot be removed by this user: " + Path(gen+"/"+it.path).Quoted()
 	}
 	return ""
 }

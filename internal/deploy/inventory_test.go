@@ -44,7 +44,7 @@ func TestInventory(t *testing.T) {
 			must(t, err)
 			defer target.Close()
 			s := &state{t: target, layout: Owned, dir: dotMoult}
-			inv, err := s.inventory(context.Background(), 1)
+			inv, err := s.inventory(context.Background(), 1, false)
 			must(t, err)
 			compareInventory(t, gen, &inv, false)
 			must(t, inv.examine(context.Background(), s, func(*item) bool { return true }))

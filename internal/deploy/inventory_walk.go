@@ -19,6 +19,7 @@ type walk struct {
 	root    *os.File
 	dev     uint64
 	asked   bool            // of each file, because the directory may not tell its inode
+	brief   bool            // of a symbolic link, too, the inode number is enough
 	mounted map[string]bool // what something is mounted on
 }
 
@@ -99,11 +100,16 @@ func (w *walk) list(name string) (items []item, err error) {
 // that is not enough.
 func (w *walk) meet(it *item, dir int, d dirent) error {
 	it.foreign = w.mounted[it.path]
-	if d.kind != unix.DT_REG || w.asked || it.foreign {
-		return it.look(dir, d.name, w.dev)
+	switch {
+	case w.asked || it.foreign:
+	case d.kind == unix.DT_REG:
+		it.stat = attributes{Dev: w.dev, Ino: d.ino, Mode: unix.S_IFREG}
+		return nil
+	case d.kind == unix.DT_LNK && w.brief:
+		it.stat = attributes{Dev: w.dev, Ino: d.ino, Mode: unix.S_IFLNK}
+		return nil
 	}
-	it.stat = attributes{Dev: w.dev, Ino: d.ino, Mode: unix.S_IFREG}
-	return nil
+	return it.look(dir, d.name, w.dev)
 }
 
 // dirent is a struct linux_dirent64 of getdents64(2).

@@ -44,3 +44,12 @@ func parallelBy(ctx context.Context, n, piece int, work func(i int) error) error
 	wg.Wait()
 	return context.Cause(ctx)
 }
+
+// soon begins to compute what is wanted later, on a processor that has nothing
+// else to do meanwhile. It returns a function that waits for it, for one
+// goroutine or several.
+func soon[T any](compute func() T) func() T {
+	once := sync.OnceValue(compute)
+	go once()
+	return once
+}

@@ -103,6 +103,8 @@ type plan struct {
 	loadables      []loadable // of the whole release,
 	loadablesKnown bool       // if they are known
 	cache          *known
+	text           func() []byte // of the manifest; nil if a digest is not known yet
+	sourceText     func() []byte // of the source's cache, nil for nothing new
 	mu             sync.Mutex
 }
 
@@ -193,9 +195,9 @@ func (p *plan) findRemoved() {
 	if p.liveM == nil {
 		return
 	}
-	for i := range p.liveM.Entries {
-		if e := &p.liveM.Entries[i]; p.m.Find(e.Path) == nil {
-			p.removed = append(p.removed, e)
+	for e, was := range p.m.Beside(p.liveM) {
+		if e == nil {
+			p.removed = append(p.removed, was)
 		}
 	}
 }
@@ -217,9 +219,8 @@ func (p *plan) same() bool {
 }
 
 func (p *plan) sameKeeps() bool {
-	for i := range p.m.Entries {
-		e := &p.m.Entries[i]
-		if old := p.liveM.Find(e.Path); old != nil && old.Keep != e.Keep {
+	for e, was := range p.m.Beside(p.liveM) {
+		if e != nil && was != nil && was.Keep != e.Keep {
 			return false
 		}
 	}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"io/fs"
+	"maps"
 	"os"
 	"path/filepath"
 	"slices"
@@ -21,9 +22,13 @@ func (p *plan) compareOwned(ctx context.Context) error {
 		return nil
 	}
 	who := ownersOf(p.liveInfo)
-	for i := range p.steps {
+	i := 0
+	for e, old := range p.m.Beside(p.liveM) {
+		if e == nil {
+			continue
+		}
 		st := &p.steps[i]
-		old := p.liveM.Find(st.e.Path)
+		i++
 		if old == nil {
 			st.why = "new"
 			continue
@@ -54,23 +59,37 @@ func (p *plan) compareOwned(ctx context.Context) error {
 	})
 }
 
-// asKnown says that the live generation's file is what the cache knows, and
-// what the release wants.
+// asKnown says that what the live generation has is what the release wants: a
+// file is one that the cache knows.
 func (p *plan) asKnown(gen *os.File, st *step) bool {
-	if st.why != "" || st.e.Keep || st.e.Type != release.File {
+	if st.why != "" || st.e.Keep {
 		return false
 	}
 	it := item{}
 	if it.look(int(gen.Fd()), st.e.Path, 0) != nil {
 		return false
 	}
-	st.fixed = it.fixed
-	digest, ok := p.cache.lookup(st.e.Path, it.stat.known())
-	if !ok || digest != st.e.Digest {
-		return false
+	same := int(it.stat.Uid) == st.was.uid && int(it.stat.Gid) == st.was.gid
+	switch st.e.Type {
+	case release.File:
+		var digest release.Digest
+		st.live = it.stat.known()
+		digest, same = p.cache.lookup(st.e.Path, st.live) // its owners and mode move the change time
+		same = same && digest == st.e.Digest
+		if !same {
+			st.live = release.Stat{}
+		}
+	case release.Symlink:
+		same = same && it.text == st.e.Text
+	default:
+		has, err := xattrs(p.s.abs(genDir(p.live)+"/"+st.e.Path), release.Dir)
+		same = same && it.isDir() && it.stat.Mode&0o7777 == st.e.Mode && err == nil && maps.Equal(has, st.e.Xattrs)
+		st.touched = st.found.MTime == 0 || it.stat.MTime != st.found.MTime
 	}
-	st.act, st.live = actLink, it.stat.known()
-	return true
+	if same {
+		st.act, st.fixed = actLink, it.fixed
+	}
+	return same
 }
 
 // compareLive looks at the live generation's file itself: someone may have

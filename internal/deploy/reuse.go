@@ -6,6 +6,7 @@ import (
 	"maps"
 	"os"
 	"slices"
+	"sync"
 
 	"golang.org/x/sys/unix"
 
@@ -60,7 +61,11 @@ func (b *stager) spare(ctx context.Context) (int, *inventory) {
 	if err != nil {
 		return noGeneration, nil
 	}
-	used, err := s.usage(ctx, append(open, n), r.Unreadable, true)
+	books := soon(func() *release.Manifest {
+		m, _ := readManifest(s.abs(s.books(genDir(n)) + "/manifest"))
+		return m
+	})
+	used, err := s.usage(ctx, []int{n}, open, r.Unreadable, true)
 	if err != nil || s.closeRetired(open, used) != nil {
 		return noGeneration, nil
 	}
@@ -68,9 +73,8 @@ func (b *stager) spare(ctx context.Context) (int, *inventory) {
 	if _, ok := used.by(n); ok {
 		return noGeneration, nil
 	}
-	inv := used.inv[n]
-	m, err := s.manifest(n)
-	if err != nil || !inv.allOurs() || !b.fitsRoot(inv) || b.compareSpare(ctx, inv) != nil || s.obstacle(inv, m) != "" {
+	inv, m := used.inv[n], books()
+	if m == nil || !inv.allOurs() || !b.fitsRoot(inv) || b.compareSpare(ctx, inv) != nil || s.obstacle(inv, m, b.has) != "" {
 		b.has, b.as = nil, nil
 		return noGeneration, nil
 	}
@@ -134,7 +138,7 @@ func (b *stager) compareSpare(ctx context.Context, inv *inventory) error {
 	for i := range b.steps {
 		want[b.steps[i].e.Path] = &b.steps[i]
 	}
-	unfit, err := b.unfit(want, inv)
+	unfit, err := b.unfit(ctx, want, inv)
 	if err != nil {
 		return err
 	}
@@ -179,23 +183,27 @@ func (b *stager) clear(found []item) error {
 
 // unfit are the directories that have to be made anew: with attributes that the
 // new ones are not to have, which setting metadata does not take away.
-func (b *stager) unfit(want map[string]*step, inv *inventory) (map[string]bool, error) {
+func (b *stager) unfit(ctx context.Context, want map[string]*step, inv *inventory) (map[string]bool, error) {
+	var mu sync.Mutex
 	unfit := map[string]bool{}
-	for i := range inv.items {
+	err := parallel(ctx, len(inv.items), func(i int) error {
 		it := &inv.items[i]
+		if !it.isDir() {
+			return nil
+		}
 		st := want[it.path]
-		if !it.isDir() || !b.stays(st, it) {
-			continue
+		if !b.stays(st, it) {
+			return nil
 		}
 		has, err := xattrs(b.s.t.abs(inv.name+"/"+it.path), release.Dir)
-		if err != nil {
-			return nil, err
-		}
-		if !maps.Equal(has, st.e.Xattrs) {
+		if err == nil && !maps.Equal(has, st.e.Xattrs) {
+			mu.Lock()
+			defer mu.Unlock()
 			unfit[it.path] = true
 		}
-	}
-	return unfit, nil
+		return err
+	})
+	return unfit, err
 }
 
 // isAsWanted says of a directory that is not unfit that its metadata are what a
@@ -232,7 +240,7 @@ func (b *stager) stays(st *step, it *item) bool {
 	case st.e.Type == release.Symlink:
 		m := b.metaOf(st)
 		return it.text == st.e.Text && owns(m.UID, it.stat.Uid, os.Geteuid()) && owns(m.GID, it.stat.Gid, os.Getegid()) &&
-			len(m.Xattrs) == 0 && m.MTime.IsZero()
+			len(m.Xattrs) == 0 && (m.MTime.IsZero() || it.stat.MTime == m.MTime.UnixNano())
 	}
 	live, ok := b.liveStat(st)
 	return ok && live.Dev == it.stat.Dev && live.Ino == it.stat.Ino

@@ -156,6 +156,52 @@ func listTree(t *testing.T, target *Target, linked *int) string {
 	return b.String()
 }
 
+// TestReuseStays: of an old generation everything stays as it is that the new one
+// has as well: to make a name again is what the reuse is to save. The history
+// says which generation it was.
+func TestReuseStays(t *testing.T) {
+	source, target := t.TempDir(), reuseTarget(t)
+	tree{"lib/d/same": "same", "lib/changes": "0"}.write(t, source)
+	must(t, os.Symlink("same", source+"/lib/d/link"))
+	var was map[string]uint64
+	for i := range 4 {
+		must(t, os.WriteFile(source+"/lib/changes", fmt.Append(nil, i), 0o644))
+		now := inodesIn(t, target, applyTo(t, target, source, few).Generation)
+		for _, name := range []string{"lib", "lib/d", "lib/d/same", "lib/d/link"} {
+			if i == 3 && now[name] != was[name] {
+				t.Errorf("%s is another inode than in the generation that it is made of", name)
+			}
+		}
+		if i == 0 {
+			was = now // the fourth is made of it
+		}
+	}
+	records, err := target.History("")
+	must(t, err)
+	if !slices.ContainsFunc(records, func(r Record) bool { return r.Job == "gc" && r.Note == "generation 4 is made of 1" }) {
+		t.Errorf("the history does not say that generation 4 is made of 1: %+v", records)
+	}
+}
+
+func inodesIn(t *testing.T, target *Target, n int) map[string]uint64 {
+	t.Helper()
+	s, err := target.state("")
+	must(t, err)
+	inodes := map[string]uint64{}
+	for _, brief := range []bool{false, true} {
+		inv, err := s.inventory(context.Background(), n, brief)
+		must(t, err)
+		for i := range inv.items {
+			it := &inv.items[i]
+			if was, ok := inodes[it.path]; brief && (!ok || was != it.stat.Ino) {
+				t.Errorf("%s: inode %d in full, %d in brief", it.path, was, it.stat.Ino)
+			}
+			inodes[it.path] = it.stat.Ino
+		}
+	}
+	return inodes
+}
+
 // TestReuseSpares says which generations the next one is not made of.
 func TestReuseSpares(t *testing.T) {
 	write := func(t *testing.T, version int) string {

@@ -184,7 +184,11 @@ func allZero(b []byte) bool {
 // writeBooks puts manifest and info into the stage directory.
 func (b *stager) writeBooks() error {
 	books := b.s.books(b.dir)
-	if err := writeFile(b.s.t.fs, books+"/manifest", b.m.Encode(), false); err != nil {
+	text := b.text
+	if text == nil {
+		text = b.m.Encode
+	}
+	if err := writeFile(b.s.t.fs, books+"/manifest", text(), false); err != nil {
 		return err
 	}
 	info := Info{

@@ -13,7 +13,6 @@ import (
 	"time"
 
 	"moult.example/internal/disk"
-	"moult.example/internal/release"
 )
 
 // Names in a target. Everything of ours is below .moult:
@@ -47,7 +46,8 @@ type state struct {
 	name   string // the product
 	dir    string // .moult or .moult/NAME
 
-	beforeTake func() // if not nil, called once before a collection removes something
+	noted      []Record // go into the history with the next record
+	beforeTake func()   // if not nil, called once before a collection removes something
 }
 
 // Info is what a generation knows beside its manifest.
@@ -198,50 +198,6 @@ func (s *state) generations() ([]int, error) {
 	}
 	slices.Sort(ns)
 	return ns, nil
-}
-
-// manifest is that of a generation. It never changes, so it is read once; who
-// gets it must not change it either.
-func (s *state) manifest(n int) (*release.Manifest, error) {
-	path := s.abs(s.books(genDir(n)) + "/manifest")
-	if m := s.t.manifests[path]; m != nil && exists(path) {
-		return m, nil
-	}
-	data, err := os.ReadFile(path)
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil, fmt.Errorf("%s: %d: %w", s.t.path, n, ErrNoGeneration)
-	}
-	if err != nil {
-		return nil, err
-	}
-	m, err := release.Parse(data)
-	if err != nil {
-		return nil, fmt.Errorf("%s: %w", path, err)
-	}
-	s.remember(path, m)
-	return m, nil
-}
-
-// idOf is the manifest's ID as text, which takes a pass over all of it.
-func (t *Target) idOf(m *release.Manifest) string {
-	id, ok := t.ids[m]
-	if !ok {
-		if t.ids == nil {
-			t.ids = map[*release.Manifest]string{}
-		}
-		id = m.ID().String()
-		t.ids[m] = id
-	}
-	return id
-}
-
-// remember saves reading a manifest again, which is at path. What is remembered
-// is never changed.
-func (s *state) remember(path string, m *release.Manifest) {
-	if s.t.manifests == nil {
-		s.t.manifests = map[string]*release.Manifest{}
-	}
-	s.t.manifests[path] = m
 }
 
 func (s *state) info(n int) (Info, error) {

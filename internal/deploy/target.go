@@ -56,9 +56,10 @@ type Target struct {
 	opts Options
 	fs   disk.FS // nil as long as the directory does not exist
 
-	manifests map[string]*release.Manifest // of generations, by path
-	ids       map[*release.Manifest]string // of complete ones
-	past      map[string]*pastRecords      // histories, by path
+	manifests map[string]*release.Manifest        // of generations, by path
+	ids       map[*release.Manifest]func() string // of complete ones
+	past      map[string]*pastRecords             // histories, by path
+	ahead     *ahead
 }
 
 // Open resolves path once. The directory need not exist yet, but its parent

@@ -32,7 +32,7 @@ import (
 type Cache struct {
 	root    cacheRoot
 	entries []cacheEntry
-	index   map[string]int // nil if entries are sorted by path, as they are in a file
+	index   map[string]int // nil as long as entries are sorted by path, as they are in a file
 	hint    int64          // atomic: where the last one was found; the next is near
 	changed bool
 }
@@ -57,14 +57,17 @@ const (
 )
 
 // NewCache returns an empty cache.
-func NewCache() *Cache { return &Cache{index: map[string]int{}} }
+func NewCache() *Cache { return &Cache{} }
+
+// Grow makes room for so many files.
+func (c *Cache) Grow(n int) { c.entries = slices.Grow(c.entries, n) }
 
 // Bind says which directory the paths are relative to. A cache of another one
 // is emptied.
 func (c *Cache) Bind(path string, dev, ino uint64) {
 	root := cacheRoot{path, dev, ino}
 	if c.root != root {
-		*c = Cache{root: root, index: map[string]int{}}
+		*c = Cache{root: root}
 	}
 }
 
@@ -91,13 +94,23 @@ func (c *Cache) Store(path string, st Stat, d Digest, seen time.Time) {
 	}
 	i := c.find(path)
 	if i < 0 {
-		c.mix()
-		i = len(c.entries)
-		c.entries = append(c.entries, cacheEntry{path: strings.Clone(path)})
-		c.index[c.entries[i].path] = i
+		i = c.add(strings.Clone(path))
 	}
 	c.entries[i].stat, c.entries[i].digest, c.entries[i].used, c.entries[i].bare = st, d, true, false
 	c.changed = true
+}
+
+// add makes an entry of a path that has none.
+func (c *Cache) add(path string) int {
+	i := len(c.entries)
+	if c.index == nil && i > 0 && c.entries[i-1].path > path {
+		c.mix()
+	}
+	c.entries = append(c.entries, cacheEntry{path: path})
+	if c.index != nil {
+		c.index[path] = i
+	}
+	return i
 }
 
 // Changed says whether anything was stored since the cache was made or loaded.

@@ -3,6 +3,7 @@ package release
 import (
 	"crypto/sha256"
 	"encoding/hex"
+	"iter"
 	"slices"
 	"strings"
 )
@@ -84,6 +85,32 @@ type Entry struct {
 // Find returns the entry with that path, or nil. The entries must be sorted, as
 // [Manifest.Check] demands.
 func (m *Manifest) Find(path string) *Entry { return find(m.Entries, path) }
+
+// Beside yields what has the same path in m and in old, by path; what one of them
+// does not have is nil. It is faster than a Find for each. Both must be sorted.
+func (m *Manifest) Beside(old *Manifest) iter.Seq2[*Entry, *Entry] {
+	return func(yield func(e, was *Entry) bool) {
+		a, b := m.Entries, old.Entries
+		for len(a)+len(b) > 0 {
+			var e, was *Entry
+			if len(b) == 0 || len(a) > 0 && a[0].Path <= b[0].Path {
+				e = &a[0]
+			}
+			if len(a) == 0 || len(b) > 0 && b[0].Path <= a[0].Path {
+				was = &b[0]
+			}
+			if e != nil {
+				a = a[1:]
+			}
+			if was != nil {
+				b = b[1:]
+			}
+			if !yield(e, was) {
+				return
+			}
+		}
+	}
+}
 
 func find(entries []Entry, path string) *Entry {
 	if i := search(entries, path); i < len(entries) && entries[i].Path == path {

@@ -329,3 +329,36 @@ func ExampleManifest_Encode() {
 	// d 0755 - - - - - - lib
 	// l - - - - - - text=libx.so.1 lib/libx.so
 }
+
+// TestBeside: each path once, in order, with what both manifests have of it.
+func TestBeside(t *testing.T) {
+	of := func(paths string) *Manifest {
+		m := &Manifest{}
+		for _, p := range strings.Fields(paths) {
+			m.Entries = append(m.Entries, Entry{Path: p})
+		}
+		return m
+	}
+	for _, c := range []struct{ m, old, want string }{
+		{"", "", ""},
+		{"a b", "", "a- b-"},
+		{"", "a b", "-a -b"},
+		{"a c d", "b c e", "a- -b cc d- -e"},
+		{"a b c", "a b c", "aa bb cc"},
+		{"c d", "a b", "-a -b c- d-"},
+	} {
+		var got []string
+		path := func(e *Entry) string {
+			if e == nil {
+				return "-"
+			}
+			return e.Path
+		}
+		for e, was := range of(c.m).Beside(of(c.old)) {
+			got = append(got, path(e)+path(was))
+		}
+		if s := strings.Join(got, " "); s != c.want {
+			t.Errorf("%q beside %q: got %q, want %q", c.m, c.old, s, c.want)
+		}
+	}
+}

@@ -1,0 +1,134 @@
+package deploy
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+
+	"golang.org/x/sys/unix"
+
+	"moult.example/internal/release"
+)
+
+// manifest is that of a generation. It never changes, so it is read once; who
+// gets it must not change it either.
+func (s *state) manifest(n int) (*release.Manifest, error) {
+	path := s.abs(s.books(genDir(n)) + "/manifest")
+	if m := s.t.manifests[path]; m != nil && exists(path) {
+		return m, nil
+	}
+	var err error
+	m := s.t.ahead.manifestAt(path)
+	if m == nil {
+		m, err = readManifest(path)
+	}
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, fmt.Errorf("%s: %d: %w", s.t.path, n, ErrNoGeneration)
+	}
+	if err == nil {
+		s.remember(path, m)
+	}
+	return m, err
+}
+
+func readManifest(path string) (*release.Manifest, error) {
+	data, err := os.ReadFile(path)
+	if err != nil {
+		return nil, err
+	}
+	m, err := release.Parse(data)
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", path, err)
+	}
+	return m, nil
+}
+
+// remember saves reading a manifest again, which is at path. What is remembered
+// is never changed.
+func (s *state) remember(path string, m *release.Manifest) {
+	if s.t.manifests == nil {
+		s.t.manifests = map[string]*release.Manifest{}
+	}
+	s.t.manifests[path] = m
+}
+
+// idOf is the manifest's ID as text, which takes a pass over all of it.
+func (t *Target) idOf(m *release.Manifest) string { return t.soonID(m)() }
+
+// soonID begins to compute the ID of a manifest that is complete.
+func (t *Target) soonID(m *release.Manifest) func() string {
+	id, ok := t.ids[m]
+	if !ok {
+		if t.ids == nil {
+			t.ids = map[*release.Manifest]func() string{}
+		}
+		id = soon(func() string { return m.ID().String() })
+		t.ids[m] = id
+	}
+	return id
+}
+
+// ahead is what was read of an owned target before its lock was there, while the
+// release was opened. nil is nothing.
+type ahead struct {
+	path     string // of the live generation's manifest
+	stat     release.Stat
+	manifest func() *release.Manifest
+	cache    func() *release.Cache
+}
+
+// readAhead begins to read what a release will be compared with.
+func (t *Target) readAhead() {
+	if layout, err := t.readLayout(); err != nil || layout != Owned {
+		return
+	}
+	s := &state{t: t, layout: Owned, dir: dotMoult}
+	n, err := s.live()
+	if err != nil || n == noGeneration {
+		return
+	}
+	a := &ahead{path: s.abs(s.books(genDir(n)) + "/manifest")}
+	var ok bool
+	if a.stat, ok = statAt(a.path); !ok {
+		return
+	}
+	cache := s.abs("cache")
+	a.cache = soon(func() *release.Cache { return readCache(cache) })
+	a.manifest = soon(func() *release.Manifest {
+		m, _ := readManifest(a.path)
+		return m
+	})
+	t.ahead = a
+}
+
+// manifestAt is the manifest at path, nil if another one was read: generations of
+// a target that was forgotten and made again have the same numbers.
+func (a *ahead) manifestAt(path string) *release.Manifest {
+	if a == nil || a.path != path {
+		return nil
+	}
+	m := a.manifest()
+	if now, ok := statAt(path); !ok || now != a.stat {
+		return nil
+	}
+	return m
+}
+
+func statAt(path string) (release.Stat, bool) {
+	var st unix.Stat_t
+	err := unix.Lstat(path, &st)
+	return statOf(&st), err == nil
+}
+
+// takeCache gives the stat cache away, which is for one user. It may be older
+// than the one that is there now: what it says of a file is true all the same, as
+// long as the file's stat(2) is what it was.
+func (t *Target) takeCache() *release.Cache {
+	if t.ahead == nil || t.ahead.cache == nil {
+		return nil
+	}
+	c := t.ahead.cache()
+	t.ahead.cache = nil
+	return c
+}
