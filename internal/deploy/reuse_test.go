@@ -163,7 +163,7 @@ func TestReuseStays(t *testing.T) {
 	source, target := t.TempDir(), reuseTarget(t)
 	tree{"lib/d/same": "same", "lib/changes": "0"}.write(t, source)
 	must(t, os.Symlink("same", source+"/lib/d/link"))
-	var was map[string]uint64
+	var was map[string]string
 	for i := range 4 {
 		must(t, os.WriteFile(source+"/lib/changes", fmt.Append(nil, i), 0o644))
 		now := inodesIn(t, target, applyTo(t, target, source, few).Generation)
@@ -183,11 +183,14 @@ func TestReuseStays(t *testing.T) {
 	}
 }
 
-func inodesIn(t *testing.T, target *Target, n int) map[string]uint64 {
+// inodesIn are the inode numbers of a generation. Those of symbolic links come
+// with their change time, since ext4 may give a number that was freed just now
+// to the next.
+func inodesIn(t *testing.T, target *Target, n int) map[string]string {
 	t.Helper()
 	s, err := target.state("")
 	must(t, err)
-	inodes := map[string]uint64{}
+	inodes, ids := map[string]uint64{}, map[string]string{}
 	for _, brief := range []bool{false, true} {
 		inv, err := s.inventory(context.Background(), n, brief)
 		must(t, err)
@@ -197,9 +200,15 @@ func inodesIn(t *testing.T, target *Target, n int) map[string]uint64 {
 				t.Errorf("%s: inode %d in full, %d in brief", it.path, was, it.stat.Ino)
 			}
 			inodes[it.path] = it.stat.Ino
+			if !brief {
+				ids[it.path] = fmt.Sprint(it.stat.Ino)
+				if it.text != "" {
+					ids[it.path] += fmt.Sprint(" changed ", it.stat.CTime)
+				}
+			}
 		}
 	}
-	return inodes
+	return ids
 }
 
 // TestReuseSpares says which generations the next one is not made of.
