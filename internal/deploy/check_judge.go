@@ -186,7 +186,7 @@ func (l *Laid) nearShown(all []string) (out []Path) {
 // judgeOutside looks at the programs and libraries of this host that use a
 // library which changes: as they are, and as they would be.
 func (l *Laid) judgeOutside(ctx context.Context, o CheckOptions, lo linkcheck.Options, r *LinkReport) (outside []string, err error) {
-	index, err := hostIndex(ctx, o)
+	index, err := hostIndex(ctx, o, l.places()...)
 	if err != nil {
 		return nil, err
 	}
@@ -195,8 +195,7 @@ func (l *Laid) judgeOutside(ctx context.Context, o CheckOptions, lo linkcheck.Op
 		own[p] = true
 	}
 	for _, d := range index.Dependants(l.changed...) {
-		in := l.target != "" && strings.HasPrefix(d.Path, l.target+"/") && l.base != l.target
-		if !own[d.Path] && !in {
+		if !own[d.Path] && !l.replaces(d.Path) {
 			outside = append(outside, d.Path)
 		}
 	}
@@ -217,17 +216,47 @@ func (l *Laid) judgeOutside(ctx context.Context, o CheckOptions, lo linkcheck.Op
 	return outside, nil
 }
 
+// places are the directories in which programs may use what is laid there, though
+// they are none of those where a host keeps its programs.
+func (l *Laid) places() (dirs []string) {
+	if l.target != "" {
+		return []string{l.target}
+	}
+	for _, path := range l.changed {
+		dirs = append(dirs, filepath.Dir(path))
+	}
+	return dirs
+}
+
+// replaces says that a public path leads to the live release of an owned target,
+// which goes as a whole. What else lies in the target stays.
+func (l *Laid) replaces(path string) bool {
+	rest, in := strings.CutPrefix(path, l.target+"/")
+	if !in || l.target == "" || l.base == l.target {
+		return false
+	}
+	top, _, _ := strings.Cut(rest, "/")
+	text, err := os.Readlink(l.target + "/" + top)
+	return err == nil && text == ownText(top)
+}
+
 // indexFile is where the index of this host's programs is kept, in the state
 // directory. It is a cache.
 const indexFile = "programs"
 
 // hostIndex is the index of the programs of this host, or of another root, as
-// they are now. Who may not write it does without.
-func hostIndex(ctx context.Context, o CheckOptions) (*linkcheck.Index, error) {
+// they are now, with those in more directories. Who may not write it does without.
+func hostIndex(ctx context.Context, o CheckOptions, more ...string) (*linkcheck.Index, error) {
 	lo := linkcheck.Options{Root: o.Root}
+	dirs := linkcheck.DefaultDirs()
+	for _, dir := range more {
+		if dir != "/" { // all that is mounted, and /proc: who means the host means where it has its programs
+			dirs = append(dirs, dir)
+		}
+	}
 	if o.Root != "" {
 		index := &linkcheck.Index{}
-		_, err := index.Refresh(ctx, lo)
+		_, err := index.Refresh(ctx, lo, dirs...)
 		return index, err
 	}
 	dir := o.StateDir
@@ -243,7 +272,6 @@ func hostIndex(ctx context.Context, o CheckOptions) (*linkcheck.Index, error) {
 	if err != nil && !errors.Is(err, fs.ErrNotExist) && !errors.Is(err, fs.ErrPermission) {
 		return nil, err
 	}
-	dirs := linkcheck.DefaultDirs()
 	if targets, err := Targets(dir); err == nil { // a damaged entry is no reason to look at nothing
 		for _, t := range targets {
 			dirs = append(dirs, string(t.Path))
