@@ -84,9 +84,6 @@ moult says how many it could not look into.`,
 			return a.psWatch(ctx, &f)
 		}
 		found, err := a.psLook(ctx, &f)
-		if err == nil && f.unit != "" && len(found.old)+len(found.suspect) == 0 {
-			found.empty, err = f.lookUnit(ctx)
-		}
 		if err != nil {
 			return err
 		}
@@ -194,7 +191,11 @@ func (a *app) psLook(ctx context.Context, f *psFlags) (psFound, error) {
 	if err != nil {
 		return psFound{}, err
 	}
-	return f.pick(*report, time.Now()), nil
+	found := f.pick(*report, time.Now())
+	if f.unit != "" && len(found.old)+len(found.suspect) == 0 {
+		found.empty, err = f.lookUnit(ctx)
+	}
+	return found, err
 }
 
 // pick leaves of a report what was asked for, in the order that was asked for.

@@ -122,7 +122,10 @@ func psNewDocument(found psFound, f *psFlags, last []byte) (line, same []byte, e
 // psChangeLines is one line for each change.
 func psChangeLines(last, found psFound, first bool) []byte {
 	var b bytes.Buffer
-	if first && len(found.old) == 0 {
+	switch {
+	case found.empty != nil && (last.empty == nil || *last.empty != *found.empty):
+		fmt.Fprintf(&b, "%s  %s\n", when(found.at), strings.TrimSuffix(found.empty.text(), "."))
+	case first && len(found.old) == 0 && found.empty == nil:
 		fmt.Fprintf(&b, "%s  no process runs old code\n", when(found.at))
 	}
 	over, marks := psChanges(last.old, found.old)

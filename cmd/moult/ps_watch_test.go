@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"path/filepath"
 	"reflect"
 	"regexp"
 	"strings"
@@ -263,5 +264,37 @@ func TestPSWatchLines(t *testing.T) {
 				t.Errorf("line %d is %q, want %q", i, lines[i], want)
 			}
 		}
+	}
+}
+
+// TestPSWatchUnit wants it to be said, once, that nobody is in the unit and
+// systemd does not know it: whoever watches it has typed its name wrongly.
+func TestPSWatchUnit(t *testing.T) {
+	var out buffer
+	a := newApp(strings.NewReader(""), &out, &out, nil)
+	var report atomic.Pointer[stale.Report]
+	report.Store(psOld())
+	f := psFlags{sort: "verdict", interval: time.Millisecond, unit: "typo-of-moult", unitDirs: []string{t.TempDir()}, find: fakeFind(&report)}
+	ctx, cancel := context.WithCancel(t.Context())
+	done := make(chan error, 1)
+	go func() { done <- a.psWatch(ctx, &f) }()
+	says := func(text string) {
+		for deadline := time.Now().Add(20 * time.Second); !strings.Contains(out.text(), text); time.Sleep(time.Millisecond) {
+			if time.Now().After(deadline) {
+				t.Fatalf("it says %q, want %q", out.text(), text)
+			}
+		}
+	}
+	says("No process is in a unit typo-of-moult, and systemd has none of that name\n")
+	if err := os.WriteFile(filepath.Join(f.unitDirs[0], "typo-of-moult.service"), nil, 0o644); err != nil {
+		t.Fatal(err)
+	}
+	says("typo-of-moult: systemd has it, but it does not run\n")
+	cancel()
+	if err := <-done; err != nil {
+		t.Errorf("ends with %v, want nothing", err)
+	}
+	if n := strings.Count(out.text(), "\n"); n != 2 {
+		t.Errorf("%d lines, want 2: %q", n, out.text())
 	}
 }
