@@ -127,16 +127,17 @@ func TestFindDescribes(t *testing.T) {
 			s.must(os.WriteFile(s.in("log"), make([]byte, 100<<10), 0o644))
 			return exec.Command(filepath.Join(programs, "hold"), "open", s.in("log"))
 		}, after: func(s *scene) { s.must(os.Remove(s.in("log"))) }},
+		{name: "shm", begin: begins("code", "shm")}, // memory, not on a disk
 	}
 	began := time.Now()
 	scenes := play(t, all)
 	one, two := scenes["one"], scenes["two"]
-	rep, err := Find(t.Context(), Options{PIDs: []int{one.pid, scenes["open"].pid}, Open: true})
+	rep, err := Find(t.Context(), Options{PIDs: []int{one.pid, scenes["open"].pid, scenes["shm"].pid}, Open: true})
 	if err != nil {
 		t.Fatal(err)
 	}
-	if len(rep.Processes) != 1 || rep.Processes[0].PID != one.pid || rep.Scanned != 2 {
-		t.Fatalf("got %+v, want process %d of 2 alone", rep.Processes, one.pid)
+	if len(rep.Processes) != 1 || rep.Processes[0].PID != one.pid || rep.Scanned != 3 {
+		t.Fatalf("got %+v, want process %d of 3 alone", rep.Processes, one.pid)
 	}
 	p := rep.Processes[0]
 	if p.Comm != "hold" || p.UID != os.Geteuid() || p.User == "" || p.Exe != filepath.Join(programs, "hold") || p.Ticks == 0 {
@@ -173,12 +174,15 @@ func TestFindReexec(t *testing.T) {
 	src := `#define _GNU_SOURCE
 #include <fcntl.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <sys/mman.h>
 #include <unistd.h>
 __attribute__((section(".note.moult"), used, aligned(4)))
 static const struct { int n, d, t; char name[8]; char desc[4]; } note = {6, 4, 1, "moult", "x"};
-int main(void) {
+int main(int n, char **args) {
+	if (n > 1 && seteuid(atoi(args[1]))) return 1;
 	int fd = memfd_create("moult-reexec", MFD_CLOEXEC | MFD_ALLOW_SEALING);
+	if (n > 2 && (seteuid(0) || setuid(atoi(args[2])))) return 1;
 	dprintf(fd, "moult-reexec 1\npid %d\ngeneration 3\nsignal 12\n", getpid());
 	fcntl(fd, F_ADD_SEALS, F_SEAL_WRITE | F_SEAL_GROW | F_SEAL_SHRINK | F_SEAL_SEAL);
 	int child = fork();
@@ -189,32 +193,47 @@ int main(void) {
 	if err := os.WriteFile(dir+"/p.c", []byte(src), 0o644); err != nil {
 		t.Fatal(err)
 	}
-	run(t, "cc", "-o", dir+"/p", dir+"/p.c", "-w")
-	cmd := exec.Command(dir + "/p")
-	out, err := cmd.StdoutPipe()
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := cmd.Start(); err != nil {
-		t.Fatal(err)
-	}
-	var child int
-	fmt.Fscan(out, &child)
-	t.Cleanup(func() { unix.Kill(child, unix.SIGKILL); cmd.Process.Kill(); cmd.Wait() })
-	if err := os.Remove(dir + "/p"); err != nil {
-		t.Fatal(err)
-	}
-	rep, err := Find(t.Context(), Options{PIDs: []int{cmd.Process.Pid, child}})
-	if err != nil || len(rep.Processes) != 2 {
-		t.Fatalf("got %+v, %v, want two processes", rep, err)
-	}
-	for _, p := range rep.Processes {
-		switch {
-		case p.PID == child && p.Reexec != nil:
-			t.Errorf("the child: got %+v, want nothing", *p.Reexec)
-		case p.PID != child && (p.Reexec == nil || *p.Reexec != Reexec{1, 12, 3, true, 0, false}):
-			t.Errorf("got %+v, want version 1, signal 12, generation 3, sealed", p.Reexec)
+	cases := map[string]bool{"": true}
+	if os.Geteuid() == 0 { // who has made the file, and who holds it
+		cases["0 65534"], cases["4711 65534"], cases["65534 65534"], cases["65534"] = true, false, true, true
+		if err := os.Chmod(dir, 0o755); err != nil {
+			t.Fatal(err)
 		}
+	}
+	run(t, "cc", "-o", dir+"/cc", dir+"/p.c", "-w")
+	for args, believed := range cases {
+		t.Run(args, func(t *testing.T) {
+			run(t, "cp", dir+"/cc", dir+"/p")
+			cmd := exec.Command(dir+"/p", strings.Fields(args)...)
+			out, err := cmd.StdoutPipe()
+			if err != nil {
+				t.Fatal(err)
+			}
+			if err := cmd.Start(); err != nil {
+				t.Fatal(err)
+			}
+			var child int
+			fmt.Fscan(out, &child)
+			t.Cleanup(func() { unix.Kill(child, unix.SIGKILL); cmd.Process.Kill(); cmd.Wait() })
+			if err := os.Remove(dir + "/p"); err != nil {
+				t.Fatal(err)
+			}
+			rep, err := Find(t.Context(), Options{PIDs: []int{cmd.Process.Pid, child}})
+			if err != nil || len(rep.Processes) != 2 {
+				t.Fatalf("got %+v, %v, want two processes", rep, err)
+			}
+			for _, p := range rep.Processes {
+				switch {
+				case (p.PID == child || !believed) && p.Reexec != nil:
+					t.Errorf("process %d: got %+v, want nothing", p.PID, *p.Reexec)
+				case p.PID != child && believed && (p.Reexec == nil || *p.Reexec != Reexec{1, 12, 3, true, 0, false}):
+					t.Errorf("got %+v, want version 1, signal 12, generation 3, sealed", p.Reexec)
+				}
+			}
+			if x := ReexecOf(cmd.Process.Pid); (x != nil) != believed {
+				t.Errorf("ReexecOf: got %+v, want %v", x, believed)
+			}
+		})
 	}
 }
 

@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"slices"
 	"strconv"
+	"strings"
 
 	"golang.org/x/sys/unix"
 )
@@ -19,7 +20,7 @@ type holding struct {
 // if that was asked for, all that it has mapped or open.
 func (l *visit) holdings(all []outcome) (held []holding) {
 	add := func(f facts, text string) {
-		if !f.regular() || shared(text) || slices.ContainsFunc(held, func(h holding) bool { return h.id == f.id }) {
+		if !f.regular() || shared(text) || strings.HasPrefix(text, "/dev/shm/") || slices.ContainsFunc(held, func(h holding) bool { return h.id == f.id }) {
 			return
 		}
 		held = append(held, holding{facts: f, text: text})
