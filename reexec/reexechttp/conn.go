@@ -30,6 +30,9 @@ type conn struct {
 	let     sync.Cond // the reader goes on
 	state   http.ConnState
 	bound   bool // TLS or HTTP/2: what the server knows of it cannot be carried
+	http2   bool
+	told    bool // to leave, by GOAWAY
+	leaving bool // it is about to be ended: nothing is read any more
 	read    bool // something was, since the connection became idle
 	full    int  // the size of the server's buffer: of its first read
 	waits   bool // idle, the server has said how long
@@ -42,6 +45,7 @@ type conn struct {
 	ended   bool // the server has closed it meanwhile
 	closed  bool
 
+	top      net.Conn  // what the server has: this, or the TLS connection above
 	settled  time.Time // when it became idle last
 	deadline time.Time // of reads, as the server has set it
 
@@ -118,8 +122,11 @@ func (c *conn) Read(p []byte) (int, error) {
 			c.changed()
 			continue
 		}
+		if c.leaving && n > 0 {
+			n, err = 0, net.ErrClosed
+		}
 		if first && bytes.HasPrefix(p[:n], preface) {
-			c.bound = true
+			c.bound, c.http2 = true, true
 		}
 		c.took(n, len(p))
 		c.changed()
@@ -225,8 +232,10 @@ func (c *conn) SetDeadline(t time.Time) error {
 func (c *conn) setState(state http.ConnState, nc net.Conn) {
 	c.mu.Lock()
 	c.state = state
-	if _, is := nc.(*tls.Conn); is {
+	c.top = nc
+	if over, is := nc.(*tls.Conn); is {
 		c.bound = true
+		c.http2 = c.http2 || state == http.StateIdle && c.settled.IsZero() && over.ConnectionState().NegotiatedProtocol == "h2"
 	}
 	if state == http.StateIdle {
 		c.read, c.left, c.waits, c.shift, c.settled = c.early, false, false, 0, time.Now()

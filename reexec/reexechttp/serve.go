@@ -8,9 +8,10 @@
 // nothing had been. What is busy is waited for.
 //
 // TLS connections cannot be carried (their keys are in memory), nor can HTTP/2.
-// While the program drains, responses on them say "Connection: close", which an
-// HTTP/2 server makes into GOAWAY, so that clients that are at work leave in
-// good order; what is idle then is closed by the upgrade. A new TLS connection
+// For a second before the program drains, and while it does, responses on them say
+// "Connection: close", which an HTTP/2 server makes into GOAWAY, and HTTP/2 clients
+// that stay idle get a GOAWAY as well: they leave in good order. What is idle for
+// all of that second is ended, with TLS's own word for it. A new TLS connection
 // that has not sent a byte is carried like any other.
 //
 // The rule of this room: a byte that was read belongs to this code, which
@@ -150,8 +151,9 @@ func (l *listener) sendsAway(r *http.Request) bool {
 // to make a request, and to be told with its answer to leave.
 const announceTime = time.Second
 
-// Announce has TLS and HTTP/2 connections end with their next response, while the server
-// goes on accepting, and waits a second at most until all have.
+// Announce has TLS and HTTP/2 connections end with their next response, and idle
+// ones of HTTP/2 at once, while the server goes on accepting. It waits a second at
+// most until all have, and then ends what is idle.
 func (l *listener) Announce(ctx context.Context) {
 	ctx, cancel := context.WithTimeout(ctx, announceTime)
 	defer cancel()
@@ -159,14 +161,17 @@ func (l *listener) Announce(ctx context.Context) {
 	defer l.mu.Unlock()
 	l.announced = true
 	for ctx.Err() == nil && l.anyBound() {
+		l.dismiss()
 		moved := l.moved
 		l.mu.Unlock()
 		select {
 		case <-moved:
+		case <-time.After(tick): // one has settled
 		case <-ctx.Done():
 		}
 		l.mu.Lock()
 	}
+	l.endIdle()
 }
 
 // anyBound says that there are connections that cannot be carried. The caller
@@ -196,7 +201,8 @@ func (l *listener) Drain(ctx context.Context) ([]reexec.Carried, error) {
 				busy++
 			}
 		}
-		if busy == 0 {
+		l.dismiss()
+		if busy == 0 && !l.endIdle() {
 			return l.carried(), nil
 		}
 		moved := l.moved
@@ -204,7 +210,7 @@ func (l *listener) Drain(ctx context.Context) ([]reexec.Carried, error) {
 		select {
 		case <-moved:
 			l.mu.Lock()
-		case <-time.After(announceTime / 20): // an idle one that is bound ages
+		case <-time.After(tick): // an idle one that is bound ages
 			l.mu.Lock()
 		case <-ctx.Done():
 			l.mu.Lock()
@@ -248,10 +254,13 @@ func (l *listener) Retire(ctx context.Context) error {
 	defer l.mu.Unlock()
 	l.retiring = true
 	for len(l.conns) > 0 {
+		l.dismiss()
 		moved := l.moved
 		l.mu.Unlock()
 		select {
 		case <-moved:
+			l.mu.Lock()
+		case <-time.After(tick): // one has settled
 			l.mu.Lock()
 		case <-ctx.Done():
 			l.mu.Lock()
@@ -262,6 +271,7 @@ func (l *listener) Retire(ctx context.Context) error {
 				}
 			}
 			if busy == 0 {
+				l.endIdle()
 				return nil
 			}
 			return fmt.Errorf("%s: %d requests: %w", l.Name(), busy, context.Cause(ctx))
