@@ -456,9 +456,11 @@ static struct moult__state {
 	moult__blob *blobs;
 	moult__reject rejects[MOULT__REJECTS];
 	size_t nrejects;
-	uint64_t bad[16]; /* sets of files that failed their preflight */
+	uint64_t bad[16]; /* sets of files that were taken back, or can never run */
 	unsigned nbad;
-	uint64_t hold_until; /* after an execve that failed */
+	uint64_t failed[16]; /* that failed their preflight: tried again if somebody asks */
+	unsigned nfailed;
+	uint64_t hold_until; /* after what failed by no fault of the file */
 	uint32_t holds;
 	char *rolled_back;
 
@@ -2476,7 +2478,7 @@ static int moult__hand(int ready_fd, uint64_t blocked, uint64_t ignored)
 static int moult__is_bad(uint64_t key)
 {
 	for (unsigned i = 0; i < 16; i++)
-		if (moult__g.bad[i] == key)
+		if (moult__g.bad[i] == key || moult__g.failed[i] == key)
 			return 1;
 	return 0;
 }
@@ -2512,13 +2514,15 @@ static int moult__try_bad(const char *why, int file_itself)
 {
 	struct moult__state *g = &moult__g;
 	char id[512];
+	uint64_t *list = file_itself ? g->bad : g->failed;
+	unsigned *n = file_itself ? &g->nbad : &g->nfailed;
 	moult__try_stop();
 	g->t.step = MOULT__BAD;
 	g->t.err = -EKEYREJECTED;
 	if (g->t.digest != 0)
-		g->bad[g->nbad++ % 16] = g->warned = g->t.digest;
+		list[(*n)++ % 16] = g->warned = g->t.digest;
 	if (g->t.sha_hex[0] != 0) /* the same bytes in another file */
-		g->bad[g->nbad++ % 16] = moult__mix(g->t.seen.libs, g->t.sha_hex, 64);
+		list[(*n)++ % 16] = moult__mix(g->t.seen.libs, g->t.sha_hex, 64);
 	if (file_itself && (g->t.seen.flags & MOULT_EXE) != 0) {
 		moult__identity(id, sizeof id, &g->t.seen.exe, g->t.sha_hex);
 		moult__reject_id(id, strlen(id), why, strlen(why));
@@ -3249,7 +3253,19 @@ int moult_ready(void)
 
 /* ---- changed, exec ---- */
 
-/* moult__advance takes a look, and the next step of the preflight. err: why not now. */
+/* moult__turn_down says that who has asked need not wait any longer. */
+static void moult__turn_down(void)
+{
+	struct moult__state *g = &moult__g;
+	if (!g->asked_now)
+		return;
+	g->asked_now = 0;
+	g->turned_down++;
+	moult__mark(); /* if it fails, they wait */
+}
+
+/* moult__advance takes a look, and the next step of the preflight. err: why not now.
+ * now_please: somebody has asked, 1, or waits, 2. */
 static int moult__advance(int now_please, int *err)
 {
 	struct moult__state *g = &moult__g;
@@ -3260,6 +3276,7 @@ static int moult__advance(int now_please, int *err)
 	if ((seen.flags & MOULT_OVERWRITTEN) != 0) {
 		moult__try_stop();
 		*err = -ESTALE;
+		moult__turn_down();
 		return MOULT_OVERWRITTEN;
 	}
 	if ((seen.flags & MOULT_UNSETTLED) != 0) {
@@ -3275,19 +3292,20 @@ static int moult__advance(int now_please, int *err)
 		g->last_digest = seen.digest;
 		g->since = now;
 	}
-	if (!now_please && (now - g->since < g->o.settle_ms || now < g->hold_until))
+	if ((now_please == 0 && now - g->since < g->o.settle_ms) || (now_please < 2 && now < g->hold_until))
 		return MOULT_UNSETTLED;
 	*err = moult__try_on(&seen);
 	if (*err == 0)
 		return (seen.flags & (MOULT_EXE | MOULT_LIB)) | (g->asked_now ? MOULT_ASKED : 0);
 	if (*err == -EAGAIN)
 		return MOULT_UNSETTLED;
-	if (*err == -EKEYREJECTED && g->asked_now) {
-		g->turned_down++;
-		moult__mark(); /* so that who has asked need not wait any longer; if it fails, they do */
+	if (*err == -EKEYREJECTED) {
+		moult__turn_down();
+		return MOULT_REJECTED;
 	}
-	g->asked_now = 0;
-	return *err == -EKEYREJECTED ? MOULT_REJECTED : MOULT_UNSETTLED;
+	if (now_please == 1)
+		g->hold_until = now + 250U; /* what was asked for is not forgotten */
+	return MOULT_UNSETTLED;
 }
 
 static void moult__child_look(void);
@@ -3314,6 +3332,10 @@ int moult_changed(void)
 	if (asked) {
 		g->asked = 0;
 		g->asked_now = 1;
+		g->hold_until = g->holds = 0;
+		memset(g->failed, 0, sizeof g->failed); /* it may have been the machine: it costs little to try */
+		if (g->t.step == MOULT__BAD)
+			moult__try_stop();
 	}
 	if (!asked && g->t.step != MOULT__READING && g->t.step != MOULT__RUNNING && now - g->last_look < MOULT__LOOK_MS)
 		return g->last_flags;
@@ -3333,7 +3355,7 @@ int moult_preflight(void)
 	if (g->exe == NULL)
 		return -ENOENT;
 	for (;;) {
-		flags = moult__advance(1, &err);
+		flags = moult__advance(2, &err);
 		if (err != -EAGAIN)
 			break;
 		if (g->t.step == MOULT__RUNNING) {
@@ -3546,10 +3568,12 @@ int moult_exec(void)
 			sigaction(s, &u.acts[s], NULL);
 	sigprocmask(SIG_SETMASK, &u.mask, NULL);
 	moult__try_stop();
-	g->asked_now = 0;
-	if (err == -ENOEXEC || err == -ELIBBAD || err == -EINVAL)
+	if (err == -ENOEXEC || err == -ELIBBAD || err == -EINVAL) {
 		moult__try_bad(strerror(-err), 1);
-	else {
+		moult__turn_down();
+	} else if (err == -EAGAIN) {
+		moult__say(6, "%s: replaced again since it was tried", g->exe);
+	} else {
 		g->hold_until = moult__now() + (1000ULL << (g->holds < 6 ? g->holds : 6));
 		g->holds++;
 		moult__say(3, "%s: execve: %s", g->exe, strerror(-err));
