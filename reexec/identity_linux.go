@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"strings"
 
 	"golang.org/x/sys/unix"
 )
@@ -83,6 +84,18 @@ func (p *Process) ownDigest() identity {
 		}
 	})
 	return identity(p.digest)
+}
+
+// withDigest adds our digest to what our file says of us. The predecessor has
+// computed it, before it paused anything: connections wait until we are ready.
+func (p *Process) withDigest(id identity) identity {
+	switch {
+	case strings.Contains(string(id), "sha256:"):
+		return id
+	case p.exeID.same(p.selfStat.identity()) && strings.Contains(string(p.exeID), "sha256:"):
+		return p.exeID
+	}
+	return id + identity(" "+string(p.ownDigest()))
 }
 
 // openSelf opens the running executable for reading.

@@ -72,7 +72,7 @@ func (p *Process) openState(h *handover) error {
 	s.sweep()
 	s.id = p.selfStat.identity()
 	if !s.now.Current.same(s.id) && !s.now.Good.same(s.id) {
-		s.id += identity(" " + string(p.ownDigest()))
+		s.id = p.withDigest(s.id)
 	} else if s.now.Current.same(s.id) {
 		s.id = s.now.Current // with the digest, which need not be computed again
 	} else {
@@ -193,9 +193,7 @@ func (s *bootState) survived(p *Process) error {
 		s.now.Tries = 0
 		return errors.Join(err, s.write())
 	}
-	if !strings.Contains(string(s.id), "sha256:") {
-		s.id += identity(" " + string(p.ownDigest()))
-	}
+	s.id = p.withDigest(s.id)
 	s.now.Good, s.now.GoodPath, s.now.Tries = s.id, p.selfPath, 0
 	s.forget(s.id)
 	return s.write()
