@@ -69,16 +69,13 @@ func (p *plan) asKnown(gen *os.File, st *step) bool {
 	if it.look(int(gen.Fd()), st.e.Path, 0) != nil {
 		return false
 	}
+	st.live = it.stat.known()
 	same := int(it.stat.Uid) == st.was.uid && int(it.stat.Gid) == st.was.gid
 	switch st.e.Type {
 	case release.File:
 		var digest release.Digest
-		st.live = it.stat.known()
 		digest, same = p.cache.lookup(st.e.Path, st.live) // its owners and mode move the change time
 		same = same && digest == st.e.Digest
-		if !same {
-			st.live = release.Stat{}
-		}
 	case release.Symlink:
 		same = same && it.text == st.e.Text
 	default:
@@ -86,10 +83,12 @@ func (p *plan) asKnown(gen *os.File, st *step) bool {
 		same = same && it.isDir() && it.stat.Mode&0o7777 == st.e.Mode && err == nil && maps.Equal(has, st.e.Xattrs)
 		st.touched = st.found.MTime == 0 || it.stat.MTime != st.found.MTime
 	}
-	if same {
-		st.act, st.fixed = actLink, it.fixed
+	if !same {
+		st.live = release.Stat{}
+		return false
 	}
-	return same
+	st.act, st.fixed = actLink, it.fixed
+	return true
 }
 
 // compareLive looks at the live generation's file itself: someone may have

@@ -226,8 +226,8 @@ func below(dirs map[string]bool, path string) bool {
 }
 
 // stays says that what is at a step's path is what the step would make: a
-// directory, whose metadata are set in any case, a link with the same text, or a
-// name of the live generation's inode.
+// directory, whose metadata are set in any case, a name of the live generation's
+// inode, or a symbolic link that is like the one.
 func (b *stager) stays(st *step, it *item) bool {
 	if st == nil {
 		return false
@@ -237,13 +237,16 @@ func (b *stager) stays(st *step, it *item) bool {
 		return it.isDir()
 	case st.act != actLink || st.e.HardLink != "" || st.fixed:
 		return false
-	case st.e.Type == release.Symlink:
-		m := b.metaOf(st)
-		return it.text == st.e.Text && owns(m.UID, it.stat.Uid, os.Geteuid()) && owns(m.GID, it.stat.Gid, os.Getegid()) &&
-			len(m.Xattrs) == 0 && (m.MTime.IsZero() || it.stat.MTime == m.MTime.UnixNano())
 	}
-	live, ok := b.liveStat(st)
-	return ok && live.Dev == it.stat.Dev && live.Ino == it.stat.Ino
+	if live, ok := b.liveStat(st); ok && live.Dev == it.stat.Dev && live.Ino == it.stat.Ino {
+		return true
+	}
+	if st.e.Type != release.Symlink {
+		return false
+	}
+	m := b.metaOf(st)
+	return it.text == st.e.Text && owns(m.UID, it.stat.Uid, os.Geteuid()) && owns(m.GID, it.stat.Gid, os.Getegid()) &&
+		len(m.Xattrs) == 0 && (m.MTime.IsZero() || it.stat.MTime == m.MTime.UnixNano())
 }
 
 // owns says that an owner is the wanted one; -1 stands for our own.

@@ -124,12 +124,6 @@ func (b *stager) placeOwned(st *step) error {
 	if st.act == actKeep {
 		return b.carryOver(st, name)
 	}
-	if st.e.Type == release.Symlink {
-		if err := fsys.Symlink(st.e.Text, name); err != nil {
-			return err
-		}
-		return fsys.SetMeta(name, b.metaOf(st))
-	}
 	if st.act == actLink {
 		err := fsys.Link(b.s.file(genDir(b.live)+"/"+st.e.Path), name)
 		if err == nil {
@@ -137,9 +131,15 @@ func (b *stager) placeOwned(st *step) error {
 		}
 		// Too many links (EMLINK: 65,000 on ext4), or not allowed to link to
 		// another user's file (fs.protected_hardlinks): a copy is as good.
-		if !errors.Is(err, unix.EMLINK) && !errors.Is(err, unix.EPERM) && !errors.Is(err, unix.EXDEV) {
+		if !errors.Is(err, unix.EMLINK) && !errors.Is(err, unix.EPERM) && !errors.Is(err, unix.EXDEV) && st.e.Type == release.File {
 			return err
 		}
+	}
+	if st.e.Type == release.Symlink { // not every file system gives one a second name
+		if err := fsys.Symlink(st.e.Text, name); err != nil {
+			return err
+		}
+		return fsys.SetMeta(name, b.metaOf(st))
 	}
 	return b.copyFile(st, name)
 }
