@@ -122,7 +122,7 @@ func (p *plan) looks() []release.Stat {
 		if st.e.Type != release.File || st.act == actKeep || st.e.Digest.IsZero() {
 			return nil
 		}
-		if was, ok := p.liveStat(st); ok && p.stayed[st.e.Path] {
+		if was, ok := p.liveStat(st); ok && p.stayed && st.stays {
 			stats[i] = was // no name of it has come or gone
 		} else if unix.Fstatat(int(tree.Fd()), st.is, &u, unix.AT_SYMLINK_NOFOLLOW) == nil {
 			stats[i] = statOf(&u)

@@ -225,7 +225,7 @@ func (p *plan) run(ctx context.Context, commit bool) (Result, error) {
 		res.Collected, res.Warnings = s.collectAfter(ctx, p.opts.Retention, res.Warnings)
 		s.beforeTake = nil
 		if p.early != nil {
-			p.stayed = nil // a file that stayed may have lost another name
+			p.stayed = false // a file that stayed may have lost another name
 		}
 		res.Collected = append(p.reused, res.Collected...)
 		p.saveCache() // last: removing other names of a file moves its change time
@@ -350,7 +350,7 @@ func (p *plan) stage(ctx context.Context) (int, error) {
 	p.n, p.sealed = n, release.Now()
 	s.remember(s.abs(s.books(genDir(n))+"/manifest"), p.m)
 	if b.of != noGeneration {
-		p.reused, p.stayed = []int{b.of}, b.has
+		p.reused, p.stayed = []int{b.of}, true
 		r := s.t.newRecord("gc", noGeneration, noGeneration)
 		r.Note = fmt.Sprintf("generation %d is made of %d", n, b.of)
 		s.note(r)

@@ -145,7 +145,7 @@ func whole(dir string) error {
 			if err != nil {
 				return err
 			}
-			if name, ok := inv.stranger(m, nil); ok {
+			if name, ok := inv.stranger(m); ok {
 				return fmt.Errorf("generation %d holds %s, which its manifest does not name", n, name)
 			}
 			for i := range m.Entries {

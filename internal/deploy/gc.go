@@ -245,7 +245,7 @@ func (s *state) take(ctx context.Context, n int, inv *inventory, c *Collection) 
 		if err := inv.examine(ctx, s, func(*item) bool { return true }); err != nil {
 			return err
 		}
-		if why := s.obstacle(inv, m, nil); why != "" {
+		if why := s.obstacle(inv, m); why != "" {
 			c.Kept = append(c.Kept, Kept{Generation: n, Why: why})
 			return nil
 		}

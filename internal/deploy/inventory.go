@@ -43,6 +43,7 @@ type item struct {
 	foreign bool       // mounted here
 	fixed   bool       // immutable, or for appending only: nobody can remove it, or what is in it
 	known   bool       // all of this
+	stays   bool       // in what the next generation is made of
 }
 
 func (i *item) isDir() bool { return i.stat.Mode&unix.S_IFMT == unix.S_IFDIR }
@@ -155,10 +156,10 @@ func (i *item) look(dir int, name string, dev uint64) error {
 
 // stranger is the first name, if any, that neither stays nor is in the manifest,
 // and that moult has not laid beside what is.
-func (inv *inventory) stranger(m *release.Manifest, stays map[string]bool) (Path, bool) {
+func (inv *inventory) stranger(m entries) (Path, bool) {
 	for i := range inv.items {
 		it := &inv.items[i]
-		if it.foreign || !stays[it.path] && m.Find(it.path) == nil && !it.leadsBack() && !isNew(m, it.path) {
+		if it.foreign || !it.stays && m.Find(it.path) == nil && !it.leadsBack() && !isNew(m, it.path) {
 			return Path(it.path), true
 		}
 	}
@@ -196,8 +197,8 @@ func (inv *inventory) isStill(s *state, as string) bool {
 // it would stay under a name that recovery, and so every command, has to remove
 // first. Only what was examined can be told to be immutable. Of what stays where
 // it is nobody asks who has put it there.
-func (s *state) obstacle(inv *inventory, m *release.Manifest, stays map[string]bool) string {
-	if name, ok := inv.stranger(m, stays); ok {
+func (s *state) obstacle(inv *inventory, m entries) string {
+	if name, ok := inv.stranger(m); ok {
 		return "holds what no release has brought: " + name.Quoted()
 	}
 	if why := s.fixedBooks(inv.name); why != "" {

@@ -104,11 +104,11 @@ func compareInventory(t *testing.T, gen string, inv *inventory, examined bool) {
 // TestNextDirent: what is not a whole entry ends the list.
 func TestNextDirent(t *testing.T) {
 	whole := append([]byte{1, 0, 0, 0, 0, 0, 0, 0, 9, 9, 9, 9, 9, 9, 9, 9, 24, 0, unix.DT_REG}, "abc\x00\x00"...)
-	if d, rest := nextDirent(append(whole, "rest"...)); d != (dirent{1, unix.DT_REG, "abc"}) || string(rest) != "rest" {
+	if d, rest := nextDirent(append(whole, "rest"...)); d.ino != 1 || d.kind != unix.DT_REG || !d.is("abc") || string(rest) != "rest" {
 		t.Errorf("got %+v and %q, want abc of inode 1, and the rest", d, rest)
 	}
 	for n := range whole {
-		if d, rest := nextDirent(whole[:n]); d.name != "." || rest != nil {
+		if d, rest := nextDirent(whole[:n]); !d.is(".") || rest != nil {
 			t.Errorf("of %d bytes got %+v and %q, want the end", n, d, rest)
 		}
 	}

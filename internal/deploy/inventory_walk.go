@@ -5,6 +5,7 @@ import (
 	"encoding/binary"
 	"io/fs"
 	"os"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -77,14 +78,17 @@ func (w *walk) list(name string) (items []item, err error) {
 		if n == 0 {
 			return items, nil
 		}
+		items = slices.Grow(items, n/direntLeast)
 		for rest := (*buf)[:n]; len(rest) > 0; {
 			var d dirent
-			if d, rest = nextDirent(rest); d.name == "." || d.name == ".." || name == "." && d.name == dotMoult {
+			if d, rest = nextDirent(rest); d.is(".") || d.is("..") || name == "." && d.is(dotMoult) {
 				continue
 			}
-			it := item{path: d.name}
+			var it item
 			if name != "." {
-				it.path = name + "/" + d.name
+				it.path = name + "/" + string(d.name)
+			} else {
+				it.path = string(d.name)
 			}
 			if err := w.meet(&it, fd, d); err == unix.ENOENT {
 				continue
@@ -109,27 +113,33 @@ func (w *walk) meet(it *item, dir int, d dirent) error {
 		it.stat = attributes{Dev: w.dev, Ino: d.ino, Mode: unix.S_IFLNK}
 		return nil
 	}
-	return it.look(dir, d.name, w.dev)
+	return it.look(dir, it.path[len(it.path)-len(d.name):], w.dev)
 }
+
+const (
+	direntHead  = 8 + 8 + 2 + 1 // bytes: d_ino, d_off, d_reclen, d_type
+	direntLeast = 24
+)
 
 // dirent is a struct linux_dirent64 of getdents64(2).
 type dirent struct {
 	ino  uint64
 	kind byte
-	name string
+	name []byte
 }
+
+func (d *dirent) is(name string) bool { return string(d.name) == name }
 
 // nextDirent takes the first of them off. Its length is the kernel's, which is
 // trusted only as far as there are bytes.
 func nextDirent(b []byte) (d dirent, rest []byte) {
-	const head = 8 + 8 + 2 + 1 // d_ino, d_off, d_reclen, d_type
-	if len(b) < head {
-		return dirent{name: "."}, nil
+	if len(b) < direntHead {
+		return dirent{name: []byte(".")}, nil
 	}
 	n := int(binary.NativeEndian.Uint16(b[16:]))
-	if n < head || n > len(b) {
-		return dirent{name: "."}, nil
+	if n < direntHead || n > len(b) {
+		return dirent{name: []byte(".")}, nil
 	}
-	name, _, _ := bytes.Cut(b[head:n], []byte{0})
-	return dirent{ino: binary.NativeEndian.Uint64(b), kind: b[18], name: string(name)}, b[n:]
+	name, _, _ := bytes.Cut(b[direntHead:n], []byte{0})
+	return dirent{ino: binary.NativeEndian.Uint64(b), kind: b[18], name: name}, b[n:]
 }

@@ -55,6 +55,7 @@ type step struct {
 	made     release.Stat   // the inode that the stage has made for it
 	live     release.Stat   // owned: of the live file, if the cache knows it and the release wants it
 	fixed    bool           // what is there is immutable, or for appending only
+	stays    bool           // owned: in the generation that the new one is made of
 	touched  bool           // owned: a directory to which names have come, or from which they have gone
 }
 
@@ -80,13 +81,13 @@ type plan struct {
 	rel      *release.Release
 	m        *release.Manifest
 	opts     ApplyOptions
-	waits    bool            // staged on its own, to be committed later
-	n        int             // the new generation, once it is staged
-	reused   []int           // the one that it was made of, if any
-	stayed   map[string]bool // what of that is as it was
-	sealed   time.Time       // the stage was whole; what has changed since was not changed by it
-	early    []release.Stat  // the files just before the collection, if that has taken anything
-	closed   bool            // retired generations that nobody uses were taken out of reach
+	waits    bool           // staged on its own, to be committed later
+	n        int            // the new generation, once it is staged
+	reused   []int          // the one that it was made of, if any
+	stayed   bool           // nothing that stayed has lost a name since
+	sealed   time.Time      // the stage was whole; what has changed since was not changed by it
+	early    []release.Stat // the files just before the collection, if that has taken anything
+	closed   bool           // retired generations that nobody uses were taken out of reach
 	live     int
 	liveM    *release.Manifest // nil if live is noGeneration
 	liveInfo Info

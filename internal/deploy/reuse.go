@@ -37,7 +37,7 @@ func (b *stager) reuse(ctx context.Context) error {
 		return err
 	}
 	if ok, err := s.hide(ctx, n, stageDir(b.n), inv); err != nil || !ok {
-		b.has, b.as = nil, nil
+		b.beginAnew()
 		return errors.Join(err, s.t.fs.SetMeta(s.file(genDir(n)), disk.Meta{UID: -1, GID: -1, Mode: inv.root.Mode & 0o7777}))
 	}
 	b.of = n
@@ -61,10 +61,6 @@ func (b *stager) spare(ctx context.Context) (int, *inventory) {
 	if err != nil {
 		return noGeneration, nil
 	}
-	books := soon(func() *release.Manifest {
-		m, _ := readManifest(s.abs(s.books(genDir(n)) + "/manifest"))
-		return m
-	})
 	used, err := s.usage(ctx, []int{n}, open, r.Unreadable, true)
 	if err != nil || s.closeRetired(open, used) != nil {
 		return noGeneration, nil
@@ -73,12 +69,25 @@ func (b *stager) spare(ctx context.Context) (int, *inventory) {
 	if _, ok := used.by(n); ok {
 		return noGeneration, nil
 	}
-	inv, m := used.inv[n], books()
-	if m == nil || !inv.allOurs() || !b.fitsRoot(inv) || b.compareSpare(ctx, inv) != nil || s.obstacle(inv, m, b.has) != "" {
-		b.has, b.as = nil, nil
+	inv := used.inv[n]
+	text, err := os.ReadFile(s.abs(s.books(genDir(n)) + "/manifest"))
+	if err != nil {
+		return noGeneration, nil
+	}
+	m, err := release.ReadText(text)
+	if err != nil || !inv.allOurs() || !b.fitsRoot(inv) || b.compareSpare(ctx, inv) != nil || s.obstacle(inv, m) != "" {
+		b.beginAnew()
 		return noGeneration, nil
 	}
 	return n, inv
+}
+
+// beginAnew forgets what was noted to stay.
+func (b *stager) beginAnew() {
+	b.as = nil
+	for i := range b.steps {
+		b.steps[i].stays = false
+	}
 }
 
 // allOurs says that the directories are ours to give modes to.
@@ -142,23 +151,22 @@ func (b *stager) compareSpare(ctx context.Context, inv *inventory) error {
 	if err != nil {
 		return err
 	}
-	b.has = make(map[string]bool, len(inv.items))
 	b.as = make(map[string]bool, 256)
 	for i := range inv.items {
 		it := &inv.items[i]
 		if st := want[it.path]; b.stays(st, it) && !below(unfit, it.path) {
-			b.has[it.path] = true
+			st.stays, it.stays = true, true
 			if it.isDir() && b.isAsWanted(st, it) {
 				b.as[it.path] = true
 			}
 		}
 	}
 	for i := range inv.items {
-		if path := inv.items[i].path; !b.has[path] {
-			delete(b.as, parentOf(path))
+		if it := &inv.items[i]; !it.stays {
+			delete(b.as, parentOf(it.path))
 		}
 	}
-	return inv.examine(ctx, b.s, func(it *item) bool { return !b.has[it.path] })
+	return inv.examine(ctx, b.s, func(it *item) bool { return !it.stays })
 }
 
 // clear removes from a stage directory what does not stay, deepest names first,
@@ -172,7 +180,7 @@ func (b *stager) clear(found []item) error {
 		}
 	}
 	for i := range slices.Backward(found) {
-		if it := &found[i]; !b.has[it.path] {
+		if it := &found[i]; !it.stays {
 			if err := b.s.t.fs.Remove(b.dir + "/" + it.path); err != nil {
 				return err
 			}

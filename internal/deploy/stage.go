@@ -26,9 +26,8 @@ type stager struct {
 	n   int    // the new generation's number
 	dir string // its directory while it is not complete, below the target
 
-	of  int             // owned: the generation that it is made of, or noGeneration
-	has map[string]bool // what of it is in place already
-	as  map[string]bool // directories of it whose metadata are, too, if nothing comes into them
+	of int             // owned: the generation that it is made of, or noGeneration
+	as map[string]bool // directories of it whose metadata are, too, if nothing comes into them
 
 	files, bytes atomic.Int64
 	allFiles     int

@@ -32,7 +32,7 @@ func (b *stager) stageOwned(ctx context.Context) error {
 	// two would wait for each other.
 	in := map[string][]int{} // what to place, by directory
 	self := map[string]*step{}
-	var levels [][]string // directories, by how deep they are
+	var levels [][]*step // directories, by how deep they are
 	var links []int
 	for i := range b.steps {
 		switch st := &b.steps[i]; {
@@ -41,7 +41,7 @@ func (b *stager) stageOwned(ctx context.Context) error {
 			for len(levels) <= depth {
 				levels = append(levels, nil)
 			}
-			levels[depth] = append(levels[depth], st.e.Path)
+			levels[depth] = append(levels[depth], st)
 			self[st.e.Path] = st
 		case st.e.HardLink != "" && st.act != actKeep:
 			links = append(links, i)
@@ -58,26 +58,26 @@ func (b *stager) stageOwned(ctx context.Context) error {
 	dirs := []string{"."}
 	for _, level := range levels {
 		for _, dir := range level {
-			if !b.has[dir] {
-				delete(b.as, parentOf(dir))
+			if !dir.stays {
+				delete(b.as, parentOf(dir.e.Path))
 			}
+			dirs = append(dirs, dir.e.Path)
 		}
 		err := parallelBy(ctx, len(level), 1, func(i int) error {
-			if b.has[level[i]] {
+			if level[i].stays {
 				return nil
 			}
-			return fsys.Mkdir(b.dir + "/" + level[i])
+			return fsys.Mkdir(b.dir + "/" + level[i].e.Path)
 		})
 		if err != nil {
 			return err
 		}
-		dirs = append(dirs, level...)
 	}
 	err := parallelBy(ctx, len(dirs), 1, func(k int) error {
 		as := b.as[dirs[k]]
 		for _, i := range in[dirs[k]] {
 			st := &b.steps[i]
-			if b.has[st.e.Path] {
+			if st.stays {
 				continue
 			}
 			if err := ctx.Err(); err != nil {

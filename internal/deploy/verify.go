@@ -197,9 +197,14 @@ func extraOf(items []item, m *release.Manifest) (extra []Path) {
 	return extra
 }
 
+// entries are those of a manifest, or of its text.
+type entries interface {
+	Find(path string) *release.Entry
+}
+
 // isNew says that name is the release's version that was laid beside a file
 // that the user has changed.
-func isNew(m *release.Manifest, name string) bool {
+func isNew(m entries, name string) bool {
 	base, ok := strings.CutSuffix(name, newSuffix)
 	if !ok {
 		return false

@@ -304,8 +304,17 @@ func FuzzManifest(f *testing.F) {
 	f.Add([]byte("moult-manifest 1\nentries 1\nd 0755 - - - - - - a\n"))
 	f.Fuzz(func(t *testing.T, text []byte) {
 		m, err := Parse(text)
+		lines, err2 := ReadText(text)
 		if err != nil {
+			if err2 == nil {
+				lines.Find("a")
+			}
 			return
+		}
+		for i := range m.Entries {
+			if e := &m.Entries[i]; err2 != nil || !reflect.DeepEqual(lines.Find(e.Path), e) {
+				t.Fatalf("%q is not found in the text (%v)", e.Path, err2)
+			}
 		}
 		if got := m.Encode(); !bytes.Equal(got, text) {
 			t.Fatalf("read %q, wrote %q", text, got)
@@ -359,6 +368,45 @@ func TestBeside(t *testing.T) {
 		}
 		if s := strings.Join(got, " "); s != c.want {
 			t.Errorf("%q beside %q: got %q, want %q", c.m, c.old, s, c.want)
+		}
+	}
+}
+
+// TestText: an entry is found in the text as in the manifest, and what is not
+// there, or no entry, is not.
+func TestText(t *testing.T) {
+	m := &Manifest{Name: "app", Version: "1.2"}
+	for i := range 40 {
+		for _, name := range []string{"b", "b x", "c\n", "d\xff", "é"} {
+			m.Entries = append(m.Entries, Entry{Path: fmt.Sprintf("a%02d %s", i, name), Type: Symlink, Text: fmt.Sprint(i)})
+		}
+	}
+	sortEntries(m.Entries)
+	text, err := ReadText(m.Encode())
+	try(t, err)
+	for i := range m.Entries {
+		e := &m.Entries[i]
+		if got := text.Find(e.Path); got == nil || !reflect.DeepEqual(got, e) {
+			t.Errorf("%q: got %+v, want %+v", e.Path, got, e)
+		}
+		for _, other := range []string{e.Path + "x", e.Path[:len(e.Path)-1], "x", "", "b", "~"} {
+			if got := text.Find(other); got != nil {
+				t.Errorf("%q is found, as %+v", other, got)
+			}
+		}
+	}
+	for _, bad := range []string{"", "moult-manifest 1\n", "moult-manifest 9\nentries 0\n", "nothing"} {
+		if _, err := ReadText([]byte(bad)); err == nil {
+			t.Errorf("%q is read", bad)
+		}
+	}
+	cut := m.Encode()
+	cut = cut[:len(cut)-len(cut)/3]
+	text, err = ReadText(cut)
+	try(t, err)
+	for i := range m.Entries {
+		if got := text.Find(m.Entries[i].Path); got != nil && got.Path != m.Entries[i].Path {
+			t.Errorf("%q: got %q", m.Entries[i].Path, got.Path)
 		}
 	}
 }
