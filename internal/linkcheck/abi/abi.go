@@ -55,9 +55,11 @@ type Options struct {
 
 // Limits, far above what libraries have that one waits for.
 const (
-	maxDebug   = 768 << 20 // bytes of debug information, uncompressed
-	maxRatio   = 200       // times as large as it is in the file
-	maxPairs   = 500_000   // types that are compared
+	maxDebug   = 768 << 20  // bytes of debug information, uncompressed
+	maxRatio   = 200        // times as large as it is in the file
+	maxPairs   = 500_000    // types that are compared
+	maxMembers = 20_000_000 // of structs that are compared, in all
+	maxName    = 1000       // bytes of a name that is told
 	maxChanges = 200
 	maxDepth   = 100 // types in types
 )

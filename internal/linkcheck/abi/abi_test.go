@@ -3,6 +3,7 @@ package abi
 import (
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -283,5 +284,31 @@ func TestDamaged(t *testing.T) {
 		data := bytes.Clone(old)
 		data[at] ^= 0xff
 		_, _ = Compare(context.Background(), bytes.NewReader(data), bytes.NewReader(data), int64(len(data)), int64(len(data)), Options{})
+	}
+}
+
+// Names are stored once and used by many: what is read of them is bounded, and so
+// is what is told.
+func TestLongNames(t *testing.T) {
+	long := strings.Repeat("a", 100_000)
+	one := "#define NAME " + long + "\nstruct point { int NAME; };\n"
+	two := strings.Replace(one, "int NAME", "long long NAME", 1)
+	r := compare(t, build(t, "cc", one, "int f(struct point p) { return 1; }"), build(t, "cc", two, "int f(struct point p) { return 1; }"), Options{})
+	if len(r.Changes) == 0 {
+		t.Error("got no change, want that of the member")
+	}
+	for _, c := range r.Changes {
+		if len(c.What)+len(c.Why) > 4*maxName {
+			t.Errorf("told in %d bytes, want few", len(c.What)+len(c.Why))
+		}
+	}
+	var many strings.Builder
+	for i := range 400 {
+		fmt.Fprintf(&many, "int f%d(int NAME) { return NAME; }\n", i)
+	}
+	data := build(t, "cc", one, many.String())
+	_, err := Compare(context.Background(), bytes.NewReader(data), bytes.NewReader(data), int64(len(data)), int64(len(data)), Options{})
+	if !errors.Is(err, errTooLong) {
+		t.Errorf("got %v of 400 names in a file of %d bytes, want that they are too long", err, len(data))
 	}
 }

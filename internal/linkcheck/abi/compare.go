@@ -13,6 +13,7 @@ type comparer struct {
 	visible  map[string]bool // nil: not known
 	unsure   bool            // what we are in may be nobody's affair
 	seen     map[pair]bool
+	members  int // that were compared
 	changes  []Change
 	symbol   string // that we have come from
 	err      error
@@ -81,6 +82,7 @@ func (c *comparer) types(what string, was, is dwarf.Offset, depth int, pointed b
 	if c.err != nil || depth > maxDepth || len(c.changes) >= maxChanges || len(c.seen) >= maxPairs {
 		return
 	}
+	what = what[:min(len(what), 4*maxName)]
 	a, aOff, err := c.old.plain(was)
 	if err != nil {
 		c.err = err
@@ -168,6 +170,9 @@ func (c *comparer) records(a, b *typ, depth int) {
 	if a.declared || b.declared {
 		return
 	}
+	if c.members += len(a.fields) + len(b.fields); c.members > maxMembers {
+		return
+	}
 	what := recordName(a)
 	changed := len(c.changes)
 	have := map[string]field{}
@@ -175,7 +180,7 @@ func (c *comparer) records(a, b *typ, depth int) {
 		have[fieldKey(f, i)] = f
 	}
 	for i, f := range a.fields {
-		name := f.name
+		name := short(f.name)
 		if f.parent {
 			name = "what it is derived from"
 		} else if name == "" {
@@ -225,8 +230,12 @@ func recordName(t *typ) string {
 	if t.name == "" {
 		return kind + " without a name"
 	}
-	return kind + " " + t.name
+	return kind + " " + short(t.name)
 }
+
+// short is as much of a name as is told. A hostile one would be written once for
+// each type that it leads to.
+func short(name string) string { return name[:min(len(name), maxName)] }
 
 // vtables compares the virtual functions of a class.
 func (c *comparer) vtables(what string, a, b *typ) {
@@ -240,7 +249,7 @@ func (c *comparer) vtables(what string, a, b *typ) {
 			if is == "" {
 				is = "none"
 			}
-			c.add(what, "virtual function %d was %s, is %s", slot, a.virtual[slot], is)
+			c.add(what, "virtual function %d was %s, is %s", slot, short(a.virtual[slot]), short(is))
 			return // the rest has moved with it
 		}
 	}
@@ -254,7 +263,7 @@ func (c *comparer) vtables(what string, a, b *typ) {
 func (c *comparer) enums(a, b *typ) {
 	for _, name := range sortedNames(a.values) {
 		if is, ok := b.values[name]; ok && is != a.values[name] {
-			c.add("enum "+a.name, "%s was %d, is %d", name, a.values[name], is)
+			c.add("enum "+short(a.name), "%s was %d, is %d", short(name), a.values[name], is)
 		}
 	}
 }

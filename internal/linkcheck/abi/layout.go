@@ -192,7 +192,7 @@ func (v *version) called(off dwarf.Offset) string {
 		if t.name == "" {
 			return kind + "without a name"
 		}
-		return kind + t.name
+		return kind + short(t.name)
 	}
 	return "?"
 }
@@ -208,5 +208,5 @@ func (v *version) calledFlat(off dwarf.Offset) string {
 	case t.name == "":
 		return "…"
 	}
-	return t.name
+	return short(t.name)
 }

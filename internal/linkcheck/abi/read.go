@@ -15,6 +15,7 @@ type version struct {
 	d      *dwarf.Data
 	r      *dwarf.Reader
 	left   int // entries that may still be read
+	text   int // bytes of names and the like that they may still have
 	things map[string]*thing
 	types  map[dwarf.Offset]*typ
 	units  []unit // in order
@@ -38,7 +39,10 @@ type thing struct {
 	result     dwarf.Offset // or the object's type; 0 is none
 }
 
-var errTooMuch = errors.New("malformed debug information: it leads round in circles")
+var (
+	errTooMuch = errors.New("malformed debug information: it leads round in circles")
+	errTooLong = errors.New("malformed debug information: its names are longer than all of it")
+)
 
 // read reads the functions and objects of these names; nil if there is no debug
 // information.
@@ -70,8 +74,9 @@ func read(ctx context.Context, f io.ReaderAt, size int64, wanted map[string]bool
 		return nil, err
 	}
 	// Each entry takes a byte at least; those that are looked up a second time
-	// are remembered.
-	v := &version{d: d, r: d.Reader(), left: int(info)*2 + 1<<16, things: map[string]*thing{}, types: map[dwarf.Offset]*typ{}, defined: map[string]bool{}}
+	// are remembered. Names stand once for all entries that have them, but are
+	// read for each.
+	v := &version{d: d, r: d.Reader(), left: int(info)*2 + 1<<16, text: int(all)*16 + 16<<20, things: map[string]*thing{}, types: map[dwarf.Offset]*typ{}, defined: map[string]bool{}}
 	return v, v.walk(ctx, wanted)
 }
 
@@ -119,7 +124,22 @@ func (v *version) next() (*dwarf.Entry, error) {
 	if v.left--; v.left < 0 {
 		return nil, errTooMuch
 	}
-	return v.r.Next()
+	if v.text < 0 {
+		return nil, errTooLong
+	}
+	e, err := v.r.Next()
+	if e == nil || err != nil {
+		return nil, err
+	}
+	for i := range e.Field {
+		switch val := e.Field[i].Val.(type) {
+		case string:
+			v.text -= len(val)
+		case []byte:
+			v.text -= len(val)
+		}
+	}
+	return e, nil
 }
 
 // at is the entry at an offset.
