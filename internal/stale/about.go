@@ -205,6 +205,9 @@ func (l *visit) origins(f *File, o outcome) {
 	f.Runs, f.Gets = both.runs, both.gets
 	// Whoever was started later, from what was no longer live, has run it since
 	// then, which the times of files may tell or not.
+	if both.since.IsZero() {
+		return
+	}
 	if start, err := l.started(); err == nil && both.since.UnixNano() > start {
 		f.Since = both.since
 	}

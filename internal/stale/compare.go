@@ -54,8 +54,11 @@ func (l *visit) compare(o *outcome) {
 // before it went.
 func (l *visit) writtenBefore(o *outcome) bool {
 	n := o.node
+	if !n.known || n.written <= l.boot.UnixNano() { // as most are, and it need not be asked when the process was started
+		return false
+	}
 	start, err := l.started()
-	if err != nil || !n.known || n.written <= start || n.born > start {
+	if err != nil || n.written <= start || n.born > start {
 		return false
 	}
 	why := l.overwritten(o.used, n.size)

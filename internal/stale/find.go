@@ -58,7 +58,8 @@ type search struct {
 	patience time.Duration
 	pids     []int
 	self     int
-	ns       string // our own mount namespace, as its link prints it; "" in a recorded tree
+	ns       string    // our own mount namespace, as its link prints it; "" in a recorded tree
+	home     rootPlace // our own root directory; zero in a recorded tree
 	boot     time.Time
 	hidden   bool
 
@@ -106,6 +107,9 @@ func newSearch(o Options) (*search, error) {
 		s.self, _ = strconv.Atoi(text)
 	}
 	s.ns, _ = readLink(dir, "self/ns/mnt")
+	if s.live {
+		s.home, _ = rootPlaceOf(dir, "self/root") // without it, links are read
+	}
 	_, err = statAt(dir, "1")
 	s.hidden = err == unix.ENOENT
 	return s, nil

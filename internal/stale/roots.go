@@ -31,8 +31,40 @@ type rootKey struct {
 	id       Inode
 }
 
+// rootPlace is where a root directory is: no two mounts have one number.
+type rootPlace struct {
+	mount uint64
+	id    Inode
+}
+
+// rootPlaceOf says where the root directory is that a link in /proc leads to; the
+// mount is 0 if the kernel does not tell (before Linux 6.8).
+func rootPlaceOf(dir int, name string) (at rootPlace, err error) {
+	var st unix.Statx_t
+	err = retry(func() error {
+		return unix.Statx(dir, name, unix.AT_STATX_DONT_SYNC|unix.AT_NO_AUTOMOUNT, unix.STATX_INO|unix.STATX_MNT_ID_UNIQUE, &st)
+	})
+	at.id = Inode{unix.Mkdev(st.Dev_major, st.Dev_minor), st.Ino}
+	if st.Mask&unix.STATX_MNT_ID_UNIQUE != 0 {
+		at.mount = st.Mnt_id
+	}
+	return at, err
+}
+
 // rootOf returns the root of a process.
 func (s *search) rootOf(p *process) (*root, error) {
+	var at rootPlace
+	if s.live {
+		var err error
+		if at, err = rootPlaceOf(p.dir, "root"); err != nil {
+			return nil, err
+		}
+		if at == s.home && at.mount != 0 {
+			// Most have ours: one question in place of two links whose texts are dear
+			// to make.
+			return s.rootBy(rootKey{s.ns, "/", at.id}, p)
+		}
+	}
 	ns, err := p.link("ns/mnt")
 	if err != nil && s.ns != "" {
 		return nil, err
@@ -41,20 +73,19 @@ func (s *search) rootOf(p *process) (*root, error) {
 	if err != nil {
 		return nil, err
 	}
-	key := rootKey{ns: ns, text: text}
-	if text != "/" {
-		st, err := p.stat("root")
-		if err != nil {
-			return nil, err
-		}
-		key.id = st.id
-	}
+	// The root of another namespace, into which a process has changed, is printed
+	// as ours is; so the text does not say it all.
+	return s.rootBy(rootKey{ns, text, at.id}, p)
+}
+
+// rootBy opens the root of a process, once for all that have it.
+func (s *search) rootBy(key rootKey, p *process) (*root, error) {
 	r, ok := s.roots.get(key, s.patience, func() (*root, bool) {
 		fd, err := openAt(p.dir, "root", unix.O_PATH|unix.O_DIRECTORY)
 		if err != nil {
 			return nil, false
 		}
-		return &root{fd: fd, ns: ns, text: strings.TrimSuffix(text, "/"), own: ns == s.ns}, true
+		return &root{fd: fd, ns: key.ns, text: strings.TrimSuffix(key.text, "/"), own: key.ns == s.ns && (key.text != "/" || key.id == s.home.id)}, true
 	})
 	if !ok {
 		return nil, errHangs

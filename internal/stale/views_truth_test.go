@@ -1,6 +1,7 @@
 package stale
 
 import (
+	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -71,6 +72,9 @@ func TestTruthOfViews(t *testing.T) {
 		{name: "container, the same bytes", same: true, begin: inContainer, after: func(s *scene) { s.replace("part1.so", "jail/lib/plugin.so") }},
 		{name: "container, overwritten", want: Corrupt, begin: inContainer, after: func(s *scene) { s.overwrite("part2.so", "jail/lib/plugin.so", true) }},
 
+		{name: "changed into another namespace's root", begin: inOthersRoot},
+		{name: "changed into another namespace's root, replaced there", want: Stale, begin: inOthersRoot, after: func(s *scene) { s.replace("part2.so", "jail/lib/plugin.so") }},
+
 		{name: "own mounts", begin: func(s *scene) *exec.Cmd {
 			s.put("part1.so", "a/lib.so")
 			mkdir(s.t, s.in("b"))
@@ -138,6 +142,13 @@ func inContainer(s *scene) *exec.Cmd {
 	s.jail("jail")
 	s.put("static", "jail/bin/static")
 	return s.view(`mount --bind $1/jail $1/jail; mkdir -p $1/jail/old; cd $1/jail; pivot_root . old; exec /bin/static exec /bin/hold dlopen /lib/plugin.so`)
+}
+
+// inOthersRoot runs a program as "chroot /proc/PID/root" does: with our mounts, in
+// a root that is none of them, and that the kernel prints as it does ours.
+func inOthersRoot(s *scene) *exec.Cmd {
+	s.jail("jail")
+	return s.view(fmt.Sprintf(`mount --bind $1/jail $1/jail; exec nsenter --mount=/proc/%d/ns/mnt --root=$1/jail --wd=/ /bin/hold dlopen /lib/plugin.so`, os.Getpid()))
 }
 
 // Overlay: the kernel's numbers for lower files and their copies are the same.
