@@ -239,7 +239,7 @@ func TestHealth(t *testing.T) {
 	h.opts.Rules = []Rule{{RestartRule: release.RestartRule{Unit: "a.*", Health: []string{"test -e /proc/$(cat " + h.dir + "/pid)"}}}}
 	h.opts.OnEvent = func(e Event) { h.note("a.service") }
 	h.opts.Health = []Probe{probe(t, "echo >> "+h.dir+"/asked; test $(wc -l < "+h.dir+"/asked) = 1")}
-	h.opts.HealthLimit = time.Second
+	h.opts.HealthLimit = 3 * time.Second // in which a busy machine can start a shell
 	r, err := h.run()
 	wantErr(t, err, ErrUnhealthy, "health: echo")
 	want(t, "states", states(r), "a.service done; b.service done; c.service not tried")
@@ -251,5 +251,5 @@ func TestHealth(t *testing.T) {
 	h2.opts.Health = []Probe{probe(t, "false")}
 	h2.opts.HealthLimit = 100 * time.Millisecond
 	_, err = h2.run()
-	wantErr(t, err, ErrUnhealthy, "health: false: exit status 1")
+	wantErr(t, err, ErrUnhealthy, "health: false: ") // its status, or that it was killed as the time was over
 }
