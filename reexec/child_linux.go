@@ -226,9 +226,9 @@ func (p *Process) runTrial(ctx context.Context, path string, env []string, keep 
 		return false, errs, nil, err
 	}
 	answered := make(chan bool, 1)
-	go func() { answered <- readAnswer(outR, want) }()
+	go func() { answered <- readAnswer(&remains{File: outR}, want) }()
 	read := make(chan struct{})
-	go func() { io.Copy(errs, errR); close(read) }()
+	go func() { io.Copy(errs, &remains{File: errR}); close(read) }()
 	select {
 	case <-c.exited:
 	case <-ctx.Done():
@@ -240,6 +240,30 @@ func (p *Process) runTrial(ctx context.Context, path string, env []string, keep 
 	}
 	<-read
 	return <-answered, errs, c.state, nil
+}
+
+// remains is the end of a pipe that is read until its deadline, and then once more
+// for what it holds: whoever reads may be so late that the deadline is over before
+// the first read, and would miss what was said in time.
+type remains struct {
+	*os.File
+	late int // bytes that were read after the deadline
+}
+
+func (r *remains) Read(p []byte) (n int, err error) {
+	if n, err = r.File.Read(p); !errors.Is(err, os.ErrDeadlineExceeded) || r.late > 128<<10 {
+		return n, err
+	}
+	raw, rawErr := r.File.SyscallConn()
+	if rawErr != nil {
+		return 0, err
+	}
+	raw.Control(func(fd uintptr) { n, rawErr = unix.Read(int(fd), p) })
+	if n <= 0 || rawErr != nil {
+		return 0, err
+	}
+	r.late += n
+	return n, nil
 }
 
 // readAnswer looks for a line in the first 64 KiB of output, and swallows the

@@ -205,3 +205,23 @@ func TestGate(t *testing.T) {
 	g.open()
 	<-entered
 }
+
+// TestRemains: what a pipe holds is read even if the deadline is over before.
+func TestRemains(t *testing.T) {
+	t.Parallel()
+	r, w, err := os.Pipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer r.Close()
+	defer w.Close() // as a child's child holds it
+	if _, err := w.WriteString("moult-preflight 1 abc load\n"); err != nil {
+		t.Fatal(err)
+	}
+	if err := r.SetReadDeadline(time.Unix(1, 0)); err != nil {
+		t.Fatal(err)
+	}
+	if !readAnswer(&remains{File: r}, "moult-preflight 1 abc load") {
+		t.Error("the answer was missed")
+	}
+}
