@@ -127,6 +127,8 @@ func diagnose(err error) diagnosis {
 		d.Hint = unit.hint()
 	case errors.As(err, &source):
 		d.Hint = "the user " + whoRuns() + " must be able to read it"
+	case errors.Is(err, unix.EPERM) && os.Geteuid() == 0:
+		d.Hint = "lsattr shows whether it is immutable, which chattr -ia undoes; else this root lacks a capability"
 	case errors.Is(err, fs.ErrPermission):
 		d.Hint = "run it as the user who owns the target, or as root"
 	}

@@ -36,7 +36,11 @@ with them. A target whose directory is gone for good is taken off the list.`,
 				return err
 			}
 			return a.withTarget(args[0], w, func(t *deploy.Target) error {
-				return a.printResult(t.Forget(cmd.Context(), o))
+				r, err := t.Forget(cmd.Context(), o)
+				if err != nil {
+					return err // what was begun is not forgotten yet
+				}
+				return a.printResult(r, nil)
 			})
 		},
 	}

@@ -18,7 +18,7 @@ type installFlags struct {
 	deploy.InstallOptions
 	targets      []string
 	backup       bool // -b
-	control      string
+	control      control
 	context      string
 	defaultLabel bool // -Z
 	ignored      bool // -c
@@ -75,9 +75,8 @@ func (f *installFlags) define(flags *pflag.FlagSet) {
 	flags.StringArrayVarP(&f.targets, "target-directory", "t", nil, "install all operands into a `DIRECTORY`")
 	flags.BoolVarP(&f.NoTargetDir, "no-target-directory", "T", false, "DEST is the name of a file, not a directory")
 	flags.BoolVarP(&f.Compare, "compare", "C", false, "leave alone what is the same in content, owner and mode")
-	flags.StringVar(&f.control, "backup", "", "keep the old file: none, simple, numbered or existing")
+	flags.Var(&f.control, "backup", "keep the old file; `CONTROL` is none, simple, numbered, existing")
 	flags.Lookup("backup").NoOptDefVal = defaultControl
-	flags.Lookup("backup").Usage = "keep the old file; `CONTROL` is none, simple, numbered, existing"
 	flags.BoolVarP(&f.backup, "make-backup", "b", false, "as --backup without CONTROL")
 	flags.StringVarP(&f.Suffix, "suffix", "S", "", "`SUFFIX` of a simple backup (default ~)")
 	flags.BoolVarP(&f.Strip, "strip", "s", false, "strip symbols")
@@ -98,6 +97,24 @@ const (
 	defaultControl = "default"
 	defaultContext = "default"
 )
+
+// control is the value of --backup. Without a value, a second one leaves what the
+// first has said, as in install(1).
+type control string
+
+// String implements [pflag.Value].
+func (c *control) String() string { return string(*c) }
+
+// Set implements [pflag.Value].
+func (c *control) Set(text string) error {
+	if text != defaultControl || *c == "" {
+		*c = control(text)
+	}
+	return nil
+}
+
+// Type implements [pflag.Value].
+func (c *control) Type() string { return "string" }
 
 // abbreviations lets long flags be cut short as long as they stay clear, as all
 // GNU programs do.
@@ -238,7 +255,7 @@ func (f *installFlags) settleBackup(cmd *cobra.Command, getenv func(string) stri
 	if !f.backup && !flags.Changed("backup") && !flags.Changed("suffix") {
 		return nil
 	}
-	control := f.control
+	control := string(f.control)
 	if control == "" || control == defaultControl {
 		control = getenv("VERSION_CONTROL")
 	}

@@ -43,6 +43,9 @@ func TestInstallSame(t *testing.T) {
 		maskNumber := []int{0o022, 0o077, 0, 0o27}[rng.IntN(4)]
 		withACL := rng.IntN(4) == 0
 		args := randomInstall(rng)
+		if seed <= uint64(len(onceDifferent)) {
+			args = onceDifferent[seed-1]
+		}
 		before := makeInstallTree(t, theirs, withACL)
 		makeInstallTree(t, ours, withACL)
 
@@ -82,6 +85,13 @@ func TestInstallSame(t *testing.T) {
 	if *installSeed == 0 && (succeeded < int(seeds)/4 || succeeded > int(seeds)*9/10) {
 		t.Errorf("%d of %d command lines succeeded, want a good mixture", succeeded, seeds)
 	}
+}
+
+// onceDifferent are what moult has done in another way than install(1).
+var onceDifferent = [][]string{
+	{"-v", "-C", "D/prog", "prog", "D"},
+	{"link", "--backup=t", "-S~~", "--backup", "D"},
+	{"--backup=zz", "--backup", "s", "x"},
 }
 
 // gnuInstall is the install(1) to compare with; busybox has another one.
@@ -223,6 +233,7 @@ func randomInstall(rng *rand.Rand) []string {
 	flag(25, "-p")
 	// Not --backup=simple: install(1) 9.1 keeps the old file in another directory.
 	flag(12, pick("-b", "--backup", "--backup=numbered", "--backup=t", "--backup=existing", "--backup=none", "--backup=nu", "--backup=zz"))
+	flag(4, pick("--backup", "--back"))
 	flag(6, pick("-S", "--suffix"), pick(".bak", "~", ".orig", "a/b"))
 	flag(2, "--no-such-flag")
 	switch rng.IntN(5) {

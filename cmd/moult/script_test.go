@@ -5,9 +5,11 @@ import (
 	"errors"
 	"flag"
 	"fmt"
+	"io/fs"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"testing"
@@ -52,7 +54,7 @@ func TestScript(t *testing.T) {
 			env.Setenv("MOULT_STATE_DIR", filepath.Join(env.WorkDir, "state"))
 			env.Setenv("TZ", "UTC")
 			env.Setenv("TERM", "dumb")
-			env.Setenv("PATH", env.Getenv("PATH")+":/usr/sbin:/sbin")
+			env.Setenv("PATH", enterable(env.Getenv("PATH")+":/usr/sbin:/sbin"))
 			return nil
 		},
 		Condition: func(cond string) (bool, error) {
@@ -70,6 +72,16 @@ func TestScript(t *testing.T) {
 			"damage":   damageCommand,
 		},
 	})
+}
+
+// enterable leaves out of a search path what this user may not enter: with it,
+// what is not found there is a denial.
+func enterable(path string) string {
+	dirs := slices.DeleteFunc(filepath.SplitList(path), func(dir string) bool {
+		_, err := os.Stat(dir + "/.")
+		return errors.Is(err, fs.ErrPermission)
+	})
+	return strings.Join(dirs, string(filepath.ListSeparator))
 }
 
 // exits STATUS PROGRAM ARG... runs a program and wants that exit status.

@@ -2,6 +2,8 @@ package deploy
 
 import (
 	"context"
+	"os"
+	"syscall"
 
 	"moult.example/internal/release"
 )
@@ -9,13 +11,17 @@ import (
 // compareManifests lists what differs between two releases, in the order of
 // their paths: what to add, to replace, and last what to remove.
 func compareManifests(old, m *release.Manifest, times bool) []Change {
+	return compareEntries(old, m, func(e, was *release.Entry) string { return entriesDiffer(e, was, times || m.Times) })
+}
+
+func compareEntries(old, m *release.Manifest, differ func(e, was *release.Entry) string) []Change {
 	changes, gone := []Change{}, []Change{}
 	for e, was := range m.Beside(old) {
 		if e == nil {
 			gone = append(gone, Change{Action: "remove", Path: Path(was.Path)})
 		} else if was == nil {
 			changes = append(changes, Change{Action: "add", Path: Path(e.Path), Bytes: e.Size})
-		} else if why := entriesDiffer(e, was, times || m.Times); why != "" {
+		} else if why := differ(e, was); why != "" {
 			changes = append(changes, Change{Action: "replace", Path: Path(e.Path), Why: why, Bytes: e.Size})
 		}
 	}
@@ -75,7 +81,29 @@ func (t *Target) Diff(ctx context.Context, rel *release.Release, o ApplyOptions)
 		}
 		c.Live = info.Release
 	}
-	c.Changes = compareManifests(old, newOwners().number(rel.Manifest), o.Times)
+	who, err := t.appliers(s, c.Generation)
+	if err != nil {
+		return c, err
+	}
+	times := o.Times || rel.Manifest.Times
+	c.Changes = compareEntries(old, who.number(rel.Manifest), func(e, was *release.Entry) string {
+		why := entriesDiffer(e, was, times)
+		if why == "" && times && s.layout == Owned && dirTimeDiffers(e, was) {
+			why = "time" // which a shared target does not keep
+		}
+		return why
+	})
 	c.Same = len(c.Changes) == 0
 	return c, nil
+}
+
+// appliers are the owners that an apply would give to what the release names none
+// for: those of who asks, unless the target is another's, who alone may apply.
+func (t *Target) appliers(s *state, live int) (*owners, error) {
+	st, err := os.Lstat(t.abs(dotMoult))
+	if err != nil || live == noGeneration || st.Sys().(*syscall.Stat_t).Uid == uint32(os.Geteuid()) {
+		return newOwners(), nil
+	}
+	info, err := s.info(live)
+	return ownersOf(info), err
 }

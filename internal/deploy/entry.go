@@ -182,10 +182,16 @@ func differs(want *release.Entry, uid, gid int, found *release.Entry, times bool
 		return fmt.Sprintf("group (%d, is %s)", gid, found.Group)
 	case !maps.Equal(want.Xattrs, found.Xattrs):
 		return "extended attributes"
-	case times && want.Type == release.File && want.MTime != found.MTime:
+	case times && want.Type != release.Dir && want.MTime != 0 && want.MTime != found.MTime:
 		return "time"
 	}
 	return ""
+}
+
+// dirTimeDiffers compares two releases: a directory on the disk has another time
+// as soon as anything is laid beside what it came with.
+func dirTimeDiffers(want, was *release.Entry) bool {
+	return want.Type == release.Dir && was.Type == release.Dir && want.MTime != 0 && want.MTime != was.MTime
 }
 
 // fixOwners writes the owners of want as numbers, as a found entry has them.

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"maps"
 	"os"
 	"path/filepath"
 	"slices"
@@ -35,6 +34,9 @@ func (t *Target) Forget(ctx context.Context, o ForgetOptions) (Result, error) {
 		res.Job = "forget"
 		if s.layout == Shared {
 			if err := s.checkDisplaced(); err != nil && !o.Force {
+				return err
+			}
+			if err := s.checkForgettable(noGeneration, nil); err != nil {
 				return err
 			}
 			return s.forgetShared()
@@ -92,6 +94,9 @@ func ForgetPath(path string, opts Options) error {
 
 func (s *state) forgetOwned(ctx context.Context, o ForgetOptions, live int) error {
 	if live == noGeneration {
+		if err := s.checkForgettable(live, nil); err != nil {
+			return err
+		}
 		return s.removeBooks()
 	}
 	if err := s.checkMounts(); err != nil {
@@ -104,6 +109,9 @@ func (s *state) forgetOwned(ctx context.Context, o ForgetOptions, live int) erro
 	}
 	m, err := s.manifest(live)
 	if err != nil {
+		return err
+	}
+	if err := s.checkForgettable(live, topNames(m)); err != nil {
 		return err
 	}
 	j := s.newJournal(jobForget, live, live, m)
@@ -273,63 +281,4 @@ func (t *Target) sweepForgotten() error {
 	}
 	s := &state{t: t, layout: Shared, dir: dotMoult}
 	return s.removeBooks()
-}
-
-// checkDisplaced refuses to remove what was at the paths of the release before
-// moult.
-func (s *state) checkDisplaced() error {
-	ns, err := s.generations()
-	if err != nil {
-		return err
-	}
-	for _, n := range ns {
-		m, err := s.manifest(n)
-		if err != nil {
-			return err
-		}
-		displaced, err := s.readFound(n)
-		if err != nil {
-			return err
-		}
-		own := s.t.places(m)
-		maps.DeleteFunc(displaced, func(path string, f foundPath) bool { return own[path] || !exists(s.t.abs(string(f.Keep))) })
-		if len(displaced) > 0 {
-			path := sortedKeys(displaced)[0]
-			return refuse(path, fmt.Sprintf("what was there before moult is kept for a rollback to %d, and would go (%d in all)", n, len(displaced)), fmt.Sprintf("roll back to %d, or --force", n))
-		}
-	}
-	return nil
-}
-
-// checkForget refuses to remove what is nobody's but the user's: what was there
-// before moult, and what others have put into generations.
-func (s *state) checkForget(ctx context.Context, live int) error {
-	ns, err := s.generations()
-	if err != nil {
-		return err
-	}
-	for _, n := range ns {
-		if n == live {
-			continue
-		}
-		info, err := s.info(n)
-		if err != nil {
-			return err
-		}
-		if info.Adopted {
-			return refuse("", fmt.Sprintf("generation %d holds what was in %s before moult, which would go", n, s.t.path), "roll back to it, or copy it away and --force")
-		}
-		m, err := s.manifest(n)
-		if err != nil {
-			return err
-		}
-		extra, err := s.extra(ctx, n, m)
-		if err != nil {
-			return err
-		}
-		if len(extra) > 0 {
-			return refuse(string(extra[0]), fmt.Sprintf("generation %d holds what no release has brought, which would go", n), "copy it away, then --force")
-		}
-	}
-	return nil
 }

@@ -21,7 +21,7 @@ type installItem struct {
 	st     unix.Stat_t
 	old    unix.Statx_t // what is under that name, if exists
 	exists bool
-	round  int // how many items before this one have the same name
+	round  int // how many items before this one are given the same name
 
 	same   bool      // -C: nothing to do
 	placed bool      // it has its name
@@ -83,13 +83,7 @@ func either(err, otherwise error) error {
 }
 
 func (in *installer) add(source, base, dest string) {
-	it := &installItem{source: source, base: base, dest: dest}
-	for _, before := range in.items {
-		if before.base == base {
-			it.round++
-		}
-	}
-	in.items = append(in.items, it)
+	in.items = append(in.items, &installItem{source: source, base: base, dest: dest})
 }
 
 // open holds the destination directory. If it is missing and may be made, that
@@ -153,6 +147,14 @@ func (in *installer) planItem(it *installItem) error {
 	if in.o.Compare && in.isTwice(it) {
 		it.same = true
 		return nil
+	}
+	for _, before := range in.items {
+		if before == it {
+			break
+		}
+		if before.base == it.base && !before.same {
+			it.round++
+		}
 	}
 	if it.round > 0 && in.o.Backup != BackupNumbered {
 		return fmt.Errorf("will not overwrite just-created %s with %s", quoteName(it.dest), quoteName(it.source))

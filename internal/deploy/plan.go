@@ -72,7 +72,11 @@ func entryDiffers(st *step, times bool) string {
 	}
 	e, was := *st.e, *st.found
 	e.Owner, e.Group, was.Owner, was.Group = "0", "0", "0", "0"
-	return differs(&e, 0, 0, &was, times)
+	why := differs(&e, 0, 0, &was, times)
+	if why == "" && times && dirTimeDiffers(&e, &was) {
+		why = "time"
+	}
+	return why
 }
 
 // plan is the work of one release on one target, before anything is changed.

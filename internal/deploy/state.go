@@ -264,7 +264,10 @@ func writeFile(fsys disk.FS, name string, data []byte, sync bool) error {
 	if err != nil {
 		return errors.Join(err, fsys.Remove(tmp))
 	}
-	return fsys.Rename(tmp, name)
+	if err := fsys.Rename(tmp, name); err != nil {
+		return errors.Join(err, fsys.Remove(tmp))
+	}
+	return nil
 }
 
 // writeJSON puts v at name, durably but for the directory.

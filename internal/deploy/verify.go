@@ -71,7 +71,11 @@ func (t *Target) Verify(ctx context.Context, name string) (Verification, error) 
 	if s.layout == Owned {
 		missing, _ := s.checkLinks(m)
 		for _, name := range missing {
-			v.Damage = append(v.Damage, Problem{Path(name), "the link to it in the target is missing or another's", "moult recover " + t.path})
+			p := Problem{Path(name), "the link to it in the target is missing", "moult recover " + t.path}
+			if exists(t.abs(name)) {
+				p.Why, p.Hint = "something else is in the place of the link to it", "move it away, then moult recover "+t.path
+			}
+			v.Damage = append(v.Damage, p)
 		}
 		v.Extra, err = s.extra(ctx, v.Generation, m)
 	}
