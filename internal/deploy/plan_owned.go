@@ -66,7 +66,7 @@ func (p *plan) asKnown(gen *os.File, st *step) bool {
 		return false
 	}
 	it := item{}
-	if it.look(int(gen.Fd()), st.e.Path, 0) != nil {
+	if it.look(int(gen.Fd()), st.e.Path, 0) != nil || p.timeDiffers(st, it.stat.MTime) {
 		return false
 	}
 	st.live = it.stat.known()
@@ -118,13 +118,21 @@ func (p *plan) compareLive(st *step) error {
 		st.act, st.why = actCopy, "damaged: "+damage
 		return nil
 	}
-	if st.why == "" && !st.e.Keep {
+	if st.why == "" && p.timeDiffers(st, now.MTime) {
+		st.why = "time"
+	} else if st.why == "" && !st.e.Keep {
 		it := item{}
 		st.act, st.fixed = actLink, it.look(unix.AT_FDCWD, name, 0) != nil || it.fixed
 	} else if st.why == "" {
 		st.act, st.found = actCopy, &now // a keep file may be written to: no link to the old one
 	}
 	return nil
+}
+
+// timeDiffers says that a file or link is to have another time than it has. What
+// an apply without times has linked has kept its own, whatever the release said.
+func (p *plan) timeDiffers(st *step, now int64) bool {
+	return (p.opts.Times || p.m.Times) && st.e.Type != release.Dir && !st.e.Keep && st.e.MTime != 0 && st.e.MTime != now
 }
 
 // touched says that the live release's directory may hold names that it has not
