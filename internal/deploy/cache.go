@@ -209,18 +209,31 @@ func (s *state) refreshing(work func() error) error {
 		return err
 	}
 	before := s.loadCache()
-	valid := map[string]bool{}
-	for i := range m.Entries {
-		var u unix.Stat_t
-		path := m.Entries[i].Path
-		if m.Entries[i].Type == release.File && unix.Lstat(s.place(live, path), &u) == nil {
-			_, valid[path] = before.lookup(path, statOf(&u))
+	var names map[string]uint64 // of files that are as we know them, right before the first is removed
+	s.beforeTake = func() {
+		names = map[string]uint64{}
+		for i := range m.Entries {
+			var u unix.Stat_t
+			path := m.Entries[i].Path
+			if m.Entries[i].Type != release.File || unix.Lstat(s.place(live, path), &u) != nil {
+				continue
+			}
+			if _, ok := before.lookup(path, statOf(&u)); ok {
+				names[path] = uint64(u.Nlink)
+			}
 		}
 	}
 	err = work()
+	if s.beforeTake = nil; names == nil {
+		return err // nothing was removed
+	}
 	fresh := release.NewCache()
-	for path, ok := range valid {
-		if was, digest, _ := before.cache.Known(path); ok {
+	for path, n := range names {
+		var u unix.Stat_t
+		was, digest, _ := before.cache.Known(path)
+		// What has got another change time and lost no name was written to by
+		// somebody, who may have put the modification time back.
+		if unix.Lstat(s.place(live, path), &u) == nil && (statOf(&u) == was || uint64(u.Nlink) < n) {
 			restat(fresh, s.place(live, path), path, was, digest)
 		}
 	}
