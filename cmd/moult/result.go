@@ -200,7 +200,7 @@ func recoveredText(r deploy.Recovered) string {
 	case r.Finished == "links":
 		text += fmt.Sprintf(": recovered: the links in the target are those of %s again", generation(r.Generation))
 	case r.Finished == "forget":
-		text += ": recovered: it is forgotten, as was begun; its files stay as they are"
+		text += ": recovered: a forget that was cut short is done"
 	case r.Finished != "":
 		text += fmt.Sprintf(": recovered: a %s that was cut short is done, %s is live", r.Finished, generation(r.Generation))
 	default:
