@@ -141,7 +141,7 @@ func whole(dir string) error {
 			if err != nil {
 				return err
 			}
-			inv, err := s.inventory(context.Background(), n, false)
+			inv, err := s.inventory(context.Background(), n)
 			if err != nil {
 				return err
 			}

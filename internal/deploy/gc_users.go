@@ -43,14 +43,18 @@ func (s *state) usage(ctx context.Context, toGo, toClose []int, blind, quick boo
 	trees := make([]stale.Tree, len(ns))
 	u.inv = make(map[int]*inventory, len(ns))
 	for i, n := range ns {
-		inv, err := s.inventory(ctx, n, i >= len(toGo))
+		trees[i].Dir = s.abs(genDir(n))
+		if i >= len(toGo) {
+			if trees[i].Inodes, err = s.inodes(ctx, n); err != nil {
+				return u, err
+			}
+			continue
+		}
+		inv, err := s.inventory(ctx, n)
 		if err != nil {
 			return u, err
 		}
-		if i < len(toGo) {
-			u.inv[n] = &inv
-		}
-		trees[i] = stale.Tree{Dir: s.abs(genDir(n)), Inodes: inv.inodes()}
+		u.inv[n], trees[i].Inodes = &inv, inv.inodes()
 	}
 	if u.report, err = stale.Users(ctx, stale.Options{Proc: s.t.opts.Proc}, trees); blind {
 		u.report.Unreadable, u.report.Hidden = nil, false

@@ -5,6 +5,7 @@ import (
 	"io/fs"
 	"iter"
 	"os"
+	"slices"
 	"strings"
 
 	"golang.org/x/sys/unix"
@@ -54,44 +55,48 @@ func (i *item) leadsBack() bool {
 	return !strings.Contains(i.path, "/") && i.text == backText(i.path)
 }
 
-// inventory lists a generation. What vanishes meanwhile is left out. A brief one
-// is for its inode numbers.
-func (s *state) inventory(ctx context.Context, n int, brief bool) (inv inventory, err error) {
+// inventory lists a generation. What vanishes meanwhile is left out.
+func (s *state) inventory(ctx context.Context, n int) (inv inventory, err error) {
 	inv.name = s.file(genDir(n))
 	w, st, err := s.walk(n)
 	if err != nil {
 		return inv, err
 	}
 	defer w.root.Close()
-	w.brief = brief
 	inv.root = attributes{Dev: uint64(st.Dev), Ino: st.Ino, Mode: st.Mode, Uid: st.Uid, Gid: st.Gid, MTime: st.Mtim.Nano()}
-	var all [][]item
-	n = 0
-	for level := []string{"."}; len(level) > 0; {
-		found := make([][]item, len(level))
-		err := parallelBy(ctx, len(level), 1, func(i int) (err error) {
-			found[i], err = w.list(level[i])
-			return err
-		})
-		if err != nil {
-			return inv, err
+	all, err := goDown(ctx, func(name string) (items []item, below []string, err error) {
+		items, err = w.list(name)
+		for i := range items {
+			if items[i].isDir() && !items[i].foreign {
+				below = append(below, items[i].path)
+			}
 		}
-		level = nil
-		for _, items := range found {
-			for i := range items {
-				if items[i].isDir() && !items[i].foreign {
-					level = append(level, items[i].path)
+		return items, below, err
+	})
+	inv.items = slices.Concat(all...)
+	return inv, err
+}
+
+// inodes are those of a generation: all that is asked of one that stays.
+func (s *state) inodes(ctx context.Context, n int) (iter.Seq[stale.Inode], error) {
+	w, st, err := s.walk(n)
+	if err != nil {
+		return nil, err
+	}
+	defer w.root.Close()
+	all, err := goDown(ctx, w.inodes)
+	return func(yield func(stale.Inode) bool) {
+		if !yield(stale.Inode{Dev: uint64(st.Dev), Ino: st.Ino}) {
+			return
+		}
+		for _, found := range all {
+			for _, id := range found {
+				if !yield(id) {
+					return
 				}
 			}
-			n += len(items)
 		}
-		all = append(all, found...)
-	}
-	inv.items = make([]item, 0, n)
-	for _, items := range all {
-		inv.items = append(inv.items, items...)
-	}
-	return inv, nil
+	}, err
 }
 
 // walk opens a generation to be listed.

@@ -2,14 +2,18 @@ package deploy
 
 import (
 	"context"
+	"fmt"
 	"io/fs"
+	"iter"
 	"os"
 	"path/filepath"
+	"slices"
 	"testing"
 
 	"golang.org/x/sys/unix"
 
 	"moult.example/internal/disk/disktest"
+	"moult.example/internal/stale"
 	"moult.example/internal/testneed"
 )
 
@@ -44,12 +48,28 @@ func TestInventory(t *testing.T) {
 			must(t, err)
 			defer target.Close()
 			s := &state{t: target, layout: Owned, dir: dotMoult}
-			inv, err := s.inventory(context.Background(), 1, false)
+			inv, err := s.inventory(context.Background(), 1)
 			must(t, err)
 			compareInventory(t, gen, &inv, false)
 			must(t, inv.examine(context.Background(), s, func(*item) bool { return true }))
 			compareInventory(t, gen, &inv, true)
+			want := slices.Sorted(idsOf(inv.inodes()))
+			ids, err := s.inodes(context.Background(), 1)
+			must(t, err)
+			if got := slices.Sorted(idsOf(ids)); !slices.Equal(got, want) {
+				t.Errorf("inodes alone: got %v, want %v", got, want)
+			}
 		})
+	}
+}
+
+func idsOf(inodes iter.Seq[stale.Inode]) iter.Seq[string] {
+	return func(yield func(string) bool) {
+		for id := range inodes {
+			if !yield(fmt.Sprintf("%x:%d", id.Dev, id.Ino)) {
+				return
+			}
+		}
 	}
 }
 

@@ -2,6 +2,7 @@ package deploy
 
 import (
 	"bytes"
+	"context"
 	"encoding/binary"
 	"io/fs"
 	"os"
@@ -13,6 +14,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"moult.example/internal/deploy/hostfacts"
+	"moult.example/internal/stale"
 )
 
 // walk lists the directories of one generation.
@@ -20,7 +22,6 @@ type walk struct {
 	root    *os.File
 	dev     uint64
 	asked   bool            // of each file, because the directory may not tell its inode
-	brief   bool            // of a symbolic link, too, the inode number is enough
 	mounted map[string]bool // what something is mounted on
 }
 
@@ -55,14 +56,71 @@ func (w *walk) trust(dev uint64) error {
 
 var direntBufs = sync.Pool{New: func() any { b := make([]byte, 32<<10); return &b }}
 
+// goDown lists the top of a tree, and what each list tells is below.
+func goDown[T any](ctx context.Context, list func(name string) (found T, below []string, err error)) (all []T, err error) {
+	for level := []string{"."}; len(level) > 0; {
+		found, below := make([]T, len(level)), make([][]string, len(level))
+		err := parallelBy(ctx, len(level), 1, func(i int) (err error) {
+			found[i], below[i], err = list(level[i])
+			return err
+		})
+		if err != nil {
+			return nil, err
+		}
+		all = append(all, found...)
+		level = slices.Concat(below...)
+	}
+	return all, nil
+}
+
 // list is one directory, "." or below.
 func (w *walk) list(name string) (items []item, err error) {
+	err = w.read(name, func(fd int, d dirent, rest int) error {
+		it := item{path: w.path(name, d)}
+		err := w.meet(&it, fd, d)
+		if err == nil {
+			items = append(slices.Grow(items, rest/direntLeast+1), it)
+		}
+		return err
+	})
+	return items, err
+}
+
+// inodes are those in one directory, and the directories in it.
+func (w *walk) inodes(name string) (found []stale.Inode, below []string, err error) {
+	err = w.read(name, func(fd int, d dirent, rest int) error {
+		id := stale.Inode{Dev: w.dev, Ino: d.ino}
+		if w.asked || len(w.mounted) > 0 || d.kind != unix.DT_REG && d.kind != unix.DT_LNK {
+			it := item{path: w.path(name, d)}
+			if err := w.meet(&it, fd, d); err != nil {
+				return err
+			}
+			if id = (stale.Inode{Dev: it.stat.Dev, Ino: it.stat.Ino}); it.isDir() && !it.foreign {
+				below = append(below, it.path)
+			}
+		}
+		found = append(slices.Grow(found, rest/direntLeast+1), id)
+		return nil
+	})
+	return found, below, err
+}
+
+func (w *walk) path(dir string, d dirent) string {
+	if dir == "." {
+		return string(d.name)
+	}
+	return dir + "/" + string(d.name)
+}
+
+// read visits what is in a directory, with how many bytes there are to follow for
+// now. What is not there any more is no error.
+func (w *walk) read(name string, visit func(fd int, d dirent, rest int) error) error {
 	fd, err := unix.Openat(int(w.root.Fd()), name, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
 	if err == unix.ENOENT {
-		return nil, nil
+		return nil
 	}
 	if err != nil {
-		return nil, &fs.PathError{Op: "open", Path: w.root.Name() + "/" + name, Err: err}
+		return &fs.PathError{Op: "open", Path: w.root.Name() + "/" + name, Err: err}
 	}
 	defer unix.Close(fd)
 	buf := direntBufs.Get().(*[]byte)
@@ -73,29 +131,19 @@ func (w *walk) list(name string) (items []item, err error) {
 			continue
 		}
 		if err != nil {
-			return nil, &fs.PathError{Op: "readdir", Path: w.root.Name() + "/" + name, Err: err}
+			return &fs.PathError{Op: "readdir", Path: w.root.Name() + "/" + name, Err: err}
 		}
 		if n == 0 {
-			return items, nil
+			return nil
 		}
-		items = slices.Grow(items, n/direntLeast)
 		for rest := (*buf)[:n]; len(rest) > 0; {
 			var d dirent
 			if d, rest = nextDirent(rest); d.is(".") || d.is("..") || name == "." && d.is(dotMoult) {
 				continue
 			}
-			var it item
-			if name != "." {
-				it.path = name + "/" + string(d.name)
-			} else {
-				it.path = string(d.name)
+			if err := visit(fd, d, len(rest)); err != nil && err != unix.ENOENT {
+				return &fs.PathError{Op: "stat", Path: w.root.Name() + "/" + w.path(name, d), Err: err}
 			}
-			if err := w.meet(&it, fd, d); err == unix.ENOENT {
-				continue
-			} else if err != nil {
-				return nil, &fs.PathError{Op: "stat", Path: w.root.Name() + "/" + it.path, Err: err}
-			}
-			items = append(items, it)
 		}
 	}
 }
@@ -108,9 +156,6 @@ func (w *walk) meet(it *item, dir int, d dirent) error {
 	case w.asked || it.foreign:
 	case d.kind == unix.DT_REG:
 		it.stat = attributes{Dev: w.dev, Ino: d.ino, Mode: unix.S_IFREG}
-		return nil
-	case d.kind == unix.DT_LNK && w.brief:
-		it.stat = attributes{Dev: w.dev, Ino: d.ino, Mode: unix.S_IFLNK}
 		return nil
 	}
 	return it.look(dir, it.path[len(it.path)-len(d.name):], w.dev)

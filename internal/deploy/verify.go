@@ -165,7 +165,7 @@ func (s *state) place(n int, path string) string {
 // extra lists what is in a generation and is neither the release's nor ours, by
 // name; of a directory that is not, its name alone.
 func (s *state) extra(ctx context.Context, n int, m *release.Manifest) ([]Path, error) {
-	inv, err := s.inventory(ctx, n, false)
+	inv, err := s.inventory(ctx, n)
 	return extraOf(inv.items, m), err
 }
 

@@ -47,8 +47,8 @@ func parseHex(dst, src []byte) bool {
 		return false
 	}
 	for i := range dst {
-		high, low := hexDigit(src[2*i]), hexDigit(src[2*i+1])
-		if high > 0xf || low > 0xf {
+		high, low := hexDigits[src[2*i]], hexDigits[src[2*i+1]]
+		if high|low > 0xf {
 			return false
 		}
 		dst[i] = high<<4 | low
@@ -56,16 +56,16 @@ func parseHex(dst, src []byte) bool {
 	return true
 }
 
-// hexDigit is the value of a lowercase digit, and 0xff of what is none.
-func hexDigit(c byte) byte {
-	switch {
-	case c >= '0' && c <= '9':
-		return c - '0'
-	case c >= 'a' && c <= 'f':
-		return c - 'a' + 10
+// hexDigits are the values of lowercase digits, and 0xff of what is none.
+var hexDigits = func() (value [256]byte) {
+	for c := range value {
+		value[c] = 0xff
 	}
-	return 0xff
-}
+	for i, c := range []byte("0123456789abcdef") {
+		value[c] = byte(i)
+	}
+	return value
+}()
 
 // unescape undoes appendEscaped, and refuses what that would have written in
 // another way.

@@ -34,7 +34,15 @@ func indexFiles(files []Inode) *index {
 }
 
 func indexTrees(trees []Tree) (*index, error) {
-	x := &index{heads: map[uint64]int32{}}
+	n := 0 // of those that are known already: to grow step by step costs more than to count
+	for _, t := range trees {
+		if t.Inodes != nil {
+			for range t.Inodes {
+				n++
+			}
+		}
+	}
+	x := &index{heads: make(map[uint64]int32, n), entries: make([]entry, 0, n)}
 	for i, t := range trees {
 		if err := x.addTree(i, t); err != nil {
 			return nil, err
