@@ -72,10 +72,11 @@ func refuse(t *testing.T, renameAnswer syscall.Errno) {
 	if _, err := unix.Openat2(unix.AT_FDCWD, ".", &unix.OpenHow{Flags: unix.O_RDONLY}); err != unix.ENOSYS {
 		t.Fatalf("openat2 answers %v, want %v", err, unix.ENOSYS)
 	}
-	if err := unix.Renameat2(unix.AT_FDCWD, "/nowhere", unix.AT_FDCWD, "/nothing", unix.RENAME_EXCHANGE); err != renameAnswer {
+	none := t.TempDir() + "/none"
+	if err := unix.Renameat2(unix.AT_FDCWD, none, unix.AT_FDCWD, none+"2", unix.RENAME_EXCHANGE); err != renameAnswer {
 		t.Fatalf("renameat2 answers %v, want %v", err, renameAnswer)
 	}
-	if err := unix.Renameat(unix.AT_FDCWD, "/nowhere", unix.AT_FDCWD, "/nothing"); err != unix.ENOENT {
+	if err := unix.Renameat(unix.AT_FDCWD, none, unix.AT_FDCWD, none+"2"); err != unix.ENOENT {
 		t.Fatalf("rename answers %v, want %v", err, unix.ENOENT)
 	}
 }

@@ -109,12 +109,12 @@ func (l *Loop) Unmount(t testing.TB) {
 
 // unmount waits a little for what is busy: a loop device lets go of its image
 // only after whoever else looks at it (udev) has closed it. It does not insist: a
-// process that got a mount namespace of its own meanwhile has a copy of the
-// mount, and keeps what is below it busy for as long as it runs.
+// program of this package that has got a mount namespace of its own meanwhile has
+// a copy of the mount, and keeps what is below it busy for as long as it runs.
 func unmount(t testing.TB, dir string) {
 	t.Helper()
 	err := unix.Unmount(dir, 0)
-	for deadline := time.Now().Add(time.Second); err == unix.EBUSY && time.Now().Before(deadline); {
+	for deadline := time.Now().Add(30 * time.Second); err == unix.EBUSY && time.Now().Before(deadline); {
 		time.Sleep(5 * time.Millisecond)
 		err = unix.Unmount(dir, 0)
 	}

@@ -1,0 +1,34 @@
+package testneed
+
+import (
+	"fmt"
+	"os"
+	"runtime"
+	"syscall"
+
+	"golang.org/x/sys/unix"
+)
+
+// ownMounts executes the tests of a package anew in a mount namespace of their
+// own, if it may. Packages are tested side by side, and who makes such a
+// namespace for a program copies all mounts that are there at that moment: it
+// would use, and keep busy, what another package has mounted and is about to
+// unmount.
+func ownMounts() {
+	const done = "MOULT_OWN_MOUNTS"
+	if os.Geteuid() != 0 || os.Getenv(done) != "" {
+		return
+	}
+	// The namespace is that of the thread until it executes something.
+	runtime.LockOSThread()
+	if unix.Unshare(unix.CLONE_NEWNS) != nil {
+		runtime.UnlockOSThread()
+		return
+	}
+	err := unix.Mount("", "/", "", unix.MS_REC|unix.MS_PRIVATE, "")
+	if err == nil {
+		os.Setenv(done, "1")
+		err = syscall.Exec("/proc/self/exe", os.Args, os.Environ())
+	}
+	panic(fmt.Sprintf("a mount namespace for the tests: %v", err))
+}
