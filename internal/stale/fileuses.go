@@ -38,7 +38,7 @@ func (w *worker) uses(pid int, id Inode) (r result) {
 		l.p = q
 	}
 	uses, err := l.usesOf(id)
-	r.unreadable = err != nil && !gone(err)
+	r.unreadable = err != nil && !gone(err) && !p.over()
 	if len(uses) == 0 {
 		return r
 	}

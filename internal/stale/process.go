@@ -179,3 +179,11 @@ const (
 
 // gone says that the process, or what was asked about it, has ended meanwhile.
 func gone(err error) bool { return err == unix.ENOENT || err == unix.ESRCH }
+
+// over says that the process has ended. Where gone does not say so it may have
+// all the same: the kernel lets nobody follow a link of a process that ends at
+// that moment (EACCES), which looks as if it were forbidden.
+func (p *process) over() bool {
+	st, err := p.status()
+	return gone(err) || err == nil && st.ended() && st.threads < 2
+}

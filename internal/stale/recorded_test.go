@@ -138,9 +138,13 @@ func TestRecorded(t *testing.T) {
 	}
 }
 
+// patience with one process is enough for all but one that hangs.
+const patience = 6 * time.Second
+
 // A process whose memory map cannot be read to its end, because its reader
 // hangs, is unreadable; all others are found.
 func TestPatience(t *testing.T) {
+	t.Parallel()
 	dir, trees := generations(t)
 	exe := filepath.Join(dir, "gen/42/bin/hold")
 	proc := fakeProc(t, map[string]fakeProcess{
@@ -159,7 +163,7 @@ func TestPatience(t *testing.T) {
 			unix.Close(fd)
 		}
 	})
-	rep, err := Users(t.Context(), Options{Proc: proc, Patience: 2 * time.Second}, trees)
+	rep, err := Users(t.Context(), Options{Proc: proc, Patience: patience}, trees)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -8,6 +8,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"syscall"
 	"testing"
 
@@ -92,18 +93,45 @@ func TestWithoutRights(t *testing.T) {
 	}
 
 	// The same as root: all can be read, but for what a host keeps even from
-	// its root.
+	// its root, and for who comes, goes or becomes another program meanwhile.
+	before := readable()
 	full, err := Users(t.Context(), Options{}, trees)
 	if err != nil {
 		t.Fatal(err)
 	}
 	wantUses(t, usesOf(full, dir, theirs), "0 exe gen/41/bin/hold", "0 map gen/41/bin/hold")
+	after := readable()
 	for _, pid := range full.Unreadable {
-		if _, err := os.Readlink(fmt.Sprintf("/proc/%d/cwd", pid)); err == nil {
+		if who := after[pid]; who != "" && who == before[pid] {
 			t.Errorf("as root Unreadable = %v, but %d can be read", full.Unreadable, pid)
 		}
 	}
 	if full.Hidden {
 		t.Errorf("as root Hidden = true, want false")
 	}
+}
+
+// readable are the processes whose working directory we may see, with when each
+// was started and what it executes.
+func readable() map[int]string {
+	all := map[int]string{}
+	dirs, _ := filepath.Glob("/proc/[0-9]*")
+	for _, dir := range dirs {
+		pid, _ := strconv.Atoi(filepath.Base(dir))
+		stat, err := os.ReadFile(dir + "/stat")
+		if err != nil {
+			continue
+		}
+		exe, err := os.Readlink(dir + "/exe")
+		if err != nil {
+			continue
+		}
+		if _, err := os.Readlink(dir + "/cwd"); err != nil {
+			continue
+		}
+		if st, ok := parseStatus(stat); ok {
+			all[pid] = fmt.Sprint(st.ticks, exe)
+		}
+	}
+	return all
 }

@@ -148,7 +148,7 @@ func (s *scan) process(pid int) finding {
 	if err == nil {
 		err = l.rest()
 	}
-	f := finding{User{PID: pid, Uses: l.uses}, err != nil && !gone(err)}
+	f := finding{User{PID: pid, Uses: l.uses}, err != nil && !gone(err) && !p.over()}
 	if len(l.uses) > 0 && !s.describe(&f.user, p, l.p) {
 		return finding{} // ended while we looked
 	}
@@ -192,10 +192,24 @@ func runningThread(proc string, p *process) (*process, error) {
 // Alpha's, whatever the kernel's own (USER_HZ).
 const tick = time.Second / 100
 
-func bootTime() time.Time {
-	var since unix.Timespec
-	if unix.ClockGettime(unix.CLOCK_BOOTTIME, &since) != nil {
-		return time.Time{}
+// bootTime is when the kernel began to count. It takes two clocks for that, and
+// whoever loses the processor in between reads them at two times: so the one is
+// read before and after the other, until that is next to nothing, or as little
+// as in any of many tries.
+func bootTime() (boot time.Time) {
+	closest := int64(1<<63 - 1)
+	for try := 0; try < 100 && closest > int64(tick/100); try++ {
+		var before, after unix.Timespec
+		if unix.ClockGettime(unix.CLOCK_BOOTTIME, &before) != nil {
+			return time.Time{}
+		}
+		now := time.Now().Round(0)
+		if unix.ClockGettime(unix.CLOCK_BOOTTIME, &after) != nil {
+			return time.Time{}
+		}
+		if apart := after.Nano() - before.Nano(); apart < closest {
+			closest, boot = apart, now.Add(-time.Duration(before.Nano()+apart/2))
+		}
 	}
-	return time.Now().Add(-time.Duration(since.Nano())).Round(0)
+	return boot
 }

@@ -92,14 +92,14 @@ func (w *worker) once(pid int) (r result, changed bool) {
 		defer l.p.close()
 	}
 	if !ok {
-		r.unreadable = err != nil && !gone(err)
+		r.unreadable = err != nil && !gone(err) && !p.over()
 		r.seen = r.unreadable
 		return r, false
 	}
 	defer l.close()
 	r.seen = true
 	if err := l.collect(); err != nil {
-		r.unreadable = !gone(err)
+		r.unreadable = !gone(err) && !p.over()
 		return r, gone(err) && l.running()
 	}
 	all := l.judgeAll()
