@@ -15,6 +15,11 @@ import (
 	"moult.example/internal/stale"
 )
 
+// speaks is how long new code may say nothing of itself: until it is loaded and
+// says that it is not ready yet, and may still go back to the old. One that
+// says nothing after that counts as ready.
+const speaks = 2 * time.Second
+
 // settle is how long processes may go on with the old code after a command has
 // said that it is done, if its rule sets no limit.
 const settle = 30 * time.Second
@@ -126,6 +131,7 @@ func (r *runner) bySignal(ctx context.Context, o *Outcome) {
 // then nothing is left to wait for.
 func (r *runner) waitReplaced(ctx context.Context, o *Outcome, pidfd int, before stale.Reexec) {
 	var last stale.Reexec
+	var mute time.Time // since when the new code says nothing
 	pause := 10 * time.Millisecond
 	for fresh := 0; fresh < 2; pause = min(2*pause, 200*time.Millisecond) {
 		ended, err := hasEnded(pidfd)
@@ -137,9 +143,19 @@ func (r *runner) waitReplaced(ctx context.Context, o *Outcome, pidfd int, before
 		if err == nil {
 			old, err = r.findOld(ctx, o.Processes[0])
 		}
+		says := stale.ReexecOf(o.Processes[0].PID)
 		fresh++
-		if err != nil || old != nil || isStarting(o.Processes[0].PID) {
+		if err != nil || old != nil || says != nil && says.Starting {
 			fresh = 0
+		}
+		switch {
+		case fresh == 0 || says != nil:
+			mute = time.Time{}
+		case mute.IsZero():
+			mute = time.Now()
+			fallthrough
+		case time.Since(mute) < speaks:
+			fresh = 1
 		}
 		if old != nil && old.Reexec != nil {
 			if why := keeps(before, last, *old.Reexec); why != "" {
@@ -158,13 +174,6 @@ func (r *runner) waitReplaced(ctx context.Context, o *Outcome, pidfd int, before
 	}
 	// Those that it has started are its business; but they are waited for.
 	r.waitCurrent(ctx, o, r.Linger)
-}
-
-// isStarting says that a process runs new code that is not ready, and that may
-// still go back to the old. One that says nothing of the kind counts as ready.
-func isStarting(pid int) bool {
-	x := stale.ReexecOf(pid)
-	return x != nil && x.Starting
 }
 
 // findOld looks at a process; nil if it is not stale, or is not there.

@@ -29,6 +29,7 @@ func kill(t *testing.T, pid int) {
 // TestSignals has programs replace themselves, in a unit and outside, under
 // their number; and some that say so and do not.
 func TestSignals(t *testing.T) {
+	t.Parallel()
 	h := newHost(t)
 	h.service("a.service", nil, "reexec", "child")
 	tool := h.program("tool", "1")
@@ -36,8 +37,10 @@ func TestSignals(t *testing.T) {
 	unit := h.PID("a.service")
 	h.upgrade("a", "tool")
 	eventually(t, "what they say of themselves", func() bool {
-		return steps(h.plan()) == fmt.Sprintf("signal a, process %d; signal tool, process %d", unit, pid)
+		plan := h.plan()
+		return steps(plan) == fmt.Sprintf("signal a, process %d; signal tool, process %d", unit, pid) && len(plan.Steps[0].Processes) == 2
 	})
+	h.opts.Linger = time.Second
 	r, err := h.run()
 	// The child of a is not replaced: its process goes on, but not its main one.
 	wantErr(t, err, ErrUnhealthy, "still runs the old code")
@@ -47,7 +50,7 @@ func TestSignals(t *testing.T) {
 		t.Errorf("systemd was asked for %v, want nothing", h.Calls())
 	}
 
-	h.opts.Linger = time.Second
+	h.opts.Linger = limit
 	h.opts.KeepGoing = true
 	r, err = h.run()
 	runs(t, pid, tool, true)
@@ -76,9 +79,8 @@ func TestSignalsInVain(t *testing.T) {
 		t.Run(test.verb, func(t *testing.T) {
 			t.Parallel()
 			h := newHost(t)
-			h.opts.Timeout = 2 * time.Minute // none of them takes it
 			if test.verb == "deaf" {
-				h.opts.Timeout = time.Second
+				h.opts.Timeout = inVain(t)
 			}
 			h.start(h.program("tool", "1"), test.verb)
 			h.upgrade("tool")
@@ -117,13 +119,14 @@ func rule(path string, run ...string) Rule {
 // TestCommands restarts by commands: once for all processes of a rule, which
 // are told in the environment.
 func TestCommands(t *testing.T) {
+	t.Parallel()
 	h := newHost(t)
 	tool := h.program("tool", "1")
 	a, b := h.start(tool), h.start(tool)
 	h.service("c.service", nil)
 	h.upgrade("tool", "c")
 	h.opts.Rules = []Rule{rule("**/tool", "/bin/sh", "-c", "echo $MOULT_PIDS. >> "+h.dir+"/log; kill $MOULT_PIDS"), rule("**/c", "/bin/true")}
-	h.opts.Rules[1].Timeout = "1500ms"
+	h.opts.Rules[1].Timeout = inVain(t).String()
 	r, err := h.run()
 	wantErr(t, err, ErrUnhealthy, "still runs the old code") // true does nothing
 	log, _ := os.ReadFile(h.dir + "/log")
@@ -231,6 +234,7 @@ func TestRevive(t *testing.T) {
 
 // TestHealth stops where what was restarted is not well.
 func TestHealth(t *testing.T) {
+	t.Parallel()
 	h := newHost(t)
 	for _, name := range []string{"a", "b", "c"} {
 		h.service(name+".service", nil)
@@ -239,17 +243,21 @@ func TestHealth(t *testing.T) {
 	h.opts.Rules = []Rule{{RestartRule: release.RestartRule{Unit: "a.*", Health: []string{"test -e /proc/$(cat " + h.dir + "/pid)"}}}}
 	h.opts.OnEvent = func(e Event) { h.note("a.service") }
 	h.opts.Health = []Probe{probe(t, "echo >> "+h.dir+"/asked; test $(wc -l < "+h.dir+"/asked) = 1")}
-	h.opts.HealthLimit = 3 * time.Second // in which a busy machine can start a shell
+	h.opts.HealthLimit = inVain(t)
 	r, err := h.run()
 	wantErr(t, err, ErrUnhealthy, "health: echo")
 	want(t, "states", states(r), "a.service done; b.service done; c.service not tried")
 	if r.Healthy || len(r.Health) != 1 || r.Health[0].OK {
 		t.Errorf("health: %+v, want the last answer", r.Health)
 	}
-	// With nothing to do it is asked once all the same.
-	h2 := newHost(t)
-	h2.opts.Health = []Probe{probe(t, "false")}
-	h2.opts.HealthLimit = 100 * time.Millisecond
-	_, err = h2.run()
-	wantErr(t, err, ErrUnhealthy, "health: false: ") // its status, or that it was killed as the time was over
+}
+
+// TestHealthOnly: with nothing to do it is asked once all the same.
+func TestHealthOnly(t *testing.T) {
+	t.Parallel()
+	h := newHost(t)
+	h.opts.Health = []Probe{probe(t, "false")}
+	h.opts.HealthLimit = inVain(t)
+	_, err := h.run()
+	wantErr(t, err, ErrUnhealthy, "health: false: exit status 1")
 }

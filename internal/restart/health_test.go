@@ -17,6 +17,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"moult.example/internal/testneed"
 )
 
 func probe(t *testing.T, text string) Probe {
@@ -59,11 +61,7 @@ func TestProbes(t *testing.T) {
 	defer secure.Close()
 	secure.Config.ErrorLog = log.New(io.Discard, "", 0)
 	addr := strings.TrimPrefix(web.URL, "http://")
-	closed, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	closed.Close()
+	closed := fmt.Sprintf("127.0.0.1:%d", testneed.Port(t)) // nobody listens there
 	talker := speaker(t, "SSH-2.0-OpenSSH\r\n")
 	for _, test := range []struct {
 		probe  string
@@ -71,7 +69,7 @@ func TestProbes(t *testing.T) {
 		want   string // part of the error; "" is well
 	}{
 		{"tcp:" + addr, 200, ""},
-		{"tcp:" + closed.Addr().String(), 200, "connection refused"},
+		{"tcp:" + closed, 200, "connection refused"},
 		{web.URL + "/health?full=1", 200, ""},
 		{web.URL + "/health?full=1", 302, ""},
 		{web.URL + "/health?full=1", 404, `"404 Not Found"`},
@@ -115,10 +113,11 @@ func speaker(t *testing.T, text string) string {
 // TestHealthRetries wants a service that needs some tries to be found well, one
 // that hangs to be given up, and the command of a probe to be killed.
 func TestHealthRetries(t *testing.T) {
+	t.Parallel()
 	dir := t.TempDir()
 	file := filepath.Join(dir, "tries")
 	good := probe(t, fmt.Sprintf("echo >> %s; test $(wc -l < %[1]s) -ge 3", file))
-	all, healthy := CheckHealth(t.Context(), []Probe{good}, time.Minute)
+	all, healthy := CheckHealth(t.Context(), []Probe{good}, limit)
 	if !healthy || all[0].Tries != 3 || all[0].Error != "" {
 		t.Errorf("got %+v, want well at the third try", all)
 	}
@@ -130,7 +129,7 @@ func TestHealthRetries(t *testing.T) {
 	pidFile := filepath.Join(dir, "pid")
 	all, healthy = CheckHealth(t.Context(), []Probe{
 		probe(t, "http://"+hang.Addr().String()), probe(t, "sleep 1000 & echo $! > "+pidFile+"; wait"), probe(t, "true"),
-	}, time.Second)
+	}, inVain(t))
 	if healthy || all[0].Error != "no answer in time" || all[1].Error != "not done in time, killed" || !all[2].OK {
 		t.Errorf("got %+v, want two that are not well in time", all)
 	}
@@ -168,7 +167,7 @@ func alive(pid string) bool {
 // eventually waits for a condition.
 func eventually(t testing.TB, what string, condition func() bool) {
 	t.Helper()
-	for deadline := time.Now().Add(20 * time.Second); !condition(); time.Sleep(5 * time.Millisecond) {
+	for deadline := time.Now().Add(limit); !condition(); time.Sleep(5 * time.Millisecond) {
 		if time.Now().After(deadline) {
 			t.Fatalf("waited in vain for %s", what)
 		}
@@ -208,7 +207,7 @@ func TestProbeEndsWithUs(t *testing.T) {
 // soon waits until something holds.
 func soon(t *testing.T, what string, holds func() bool) {
 	t.Helper()
-	for end := time.Now().Add(time.Minute); !holds(); time.Sleep(5 * time.Millisecond) {
+	for end := time.Now().Add(limit); !holds(); time.Sleep(5 * time.Millisecond) {
 		if time.Now().After(end) {
 			t.Fatal("not in time: " + what)
 		}

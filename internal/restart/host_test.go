@@ -17,6 +17,24 @@ import (
 	"moult.example/internal/stale"
 )
 
+// limit is how long a test waits for what must come.
+const limit = 5 * time.Minute
+
+// inVain is how long it waits for what does not come: three seconds, and longer
+// where a machine is so busy that a shell takes a hundredth part of that.
+func inVain(t *testing.T) time.Duration {
+	t.Helper()
+	slowest := time.Duration(0)
+	for range 3 {
+		began := time.Now()
+		if err := exec.Command("/bin/sh", "-c", "exit 0").Run(); err != nil {
+			t.Fatal(err)
+		}
+		slowest = max(slowest, time.Since(began))
+	}
+	return max(3*time.Second, 100*slowest).Round(time.Second)
+}
+
 func TestMain(m *testing.M) {
 	if text := os.Getenv("MOULT_TEST_PROBE"); text != "" {
 		p, err := ParseProbe(text)
@@ -46,8 +64,8 @@ type host struct {
 func newHost(t *testing.T) *host {
 	h := &host{Systemd: restarttest.Start(t, -1), t: t, dir: t.TempDir(), alter: func(*stale.Process) {}}
 	h.opts = Options{
-		Find: h.find, SystemBus: h.Address, Timeout: 20 * time.Second, HealthLimit: 20 * time.Second,
-		Linger: 2 * time.Second, Proc: t.TempDir(), // nothing is known of ourselves
+		Find: h.find, SystemBus: h.Address, Timeout: limit, HealthLimit: limit,
+		Linger: limit, Proc: t.TempDir(), // nothing is known of ourselves
 	}
 	return h
 }

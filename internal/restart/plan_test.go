@@ -62,6 +62,7 @@ func TestLeftAlone(t *testing.T) {
 
 	// One process of a unit that is to be left alone keeps all of it.
 	main := h.PID("a.service")
+	eventually(t, "the child", func() bool { return len(h.plan().Steps[0].Processes) == 2 })
 	h.alter = func(p *stale.Process) {
 		if p.PID != main && h.UnitOf(p.PID) == "a.service" {
 			p.Comm = "precious"

@@ -200,11 +200,16 @@ func (r *runner) waitCurrent(ctx context.Context, o *Outcome, limit time.Duratio
 	parent := ctx
 	ctx, cancel := context.WithTimeout(ctx, limit)
 	defer cancel()
+	var old []Process // when it was looked last
 	for pause := 10 * time.Millisecond; ; pause = min(2*pause, 200*time.Millisecond) {
-		// A look that has begun is finished: cut short, it would tell nothing.
+		// A look that has begun is finished: cut short, it would tell nothing. Where
+		// the time of the whole step is over as well, the one before counts.
 		left, err := r.stillStale(parent, o.Processes)
 		if err == nil && len(left) == 0 {
 			return
+		}
+		if err == nil {
+			old = left
 		}
 		if sleep(ctx, pause) {
 			continue
@@ -212,10 +217,10 @@ func (r *runner) waitCurrent(ctx context.Context, o *Outcome, limit time.Duratio
 		switch {
 		case errors.Is(parent.Err(), context.Canceled):
 			o.fail(Failed, fmt.Errorf("%s: interrupted", o.Name))
-		case err != nil && len(left) == 0:
+		case len(old) == 0:
 			o.fail(Failed, fmt.Errorf("%s: look whether it runs the new code: %w", o.Name, err))
 		default:
-			o.fail(StillOld, fmt.Errorf("%s: process %d (%s) still runs the old code", o.Name, left[0].PID, shown(left[0].Comm)))
+			o.fail(StillOld, fmt.Errorf("%s: process %d (%s) still runs the old code", o.Name, old[0].PID, shown(old[0].Comm)))
 		}
 		return
 	}

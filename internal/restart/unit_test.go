@@ -22,6 +22,10 @@ func TestUnits(t *testing.T) {
 	}
 	h.service("family.service", nil, "child")
 	h.upgrade("a", "b", "family")
+	eventually(t, "the child", func() bool {
+		all := h.plan().Steps
+		return len(all) == 3 && len(all[2].Processes) == 2
+	})
 	old, fresh := h.PID("a.service"), h.PID("fresh.service")
 
 	plan := h.plan()
@@ -54,45 +58,41 @@ func TestUnitFailures(t *testing.T) {
 	for _, test := range []struct {
 		name   string
 		change func(*restarttest.Unit)
-		verbs  []string
-		probe  string
+		dies   bool // as soon as it is done
 		state  State
 		err    error
 		text   string
 	}{
-		{"job fails", func(u *restarttest.Unit) { u.JobFails = true }, nil, "", Failed, ErrUnhealthy,
+		{"job fails", func(u *restarttest.Unit) { u.JobFails = true }, false, Failed, ErrUnhealthy,
 			`restart a.service: its job ended with "failed"; it is failed (failed), its result exit-code`},
-		{"job hangs", func(u *restarttest.Unit) { u.JobHangs = true }, nil, "", Failed, ErrUnhealthy, "systemd is still at it"},
-		{"signal lost", func(u *restarttest.Unit) { u.LosesSignal = true }, nil, "", Done, nil, ""},
-		{"slow", func(u *restarttest.Unit) { u.StartsIn = 200 * time.Millisecond }, nil, "", Done, nil, ""},
-		{"too slow", func(u *restarttest.Unit) { u.StartsIn = time.Hour }, nil, "", Failed, ErrUnhealthy, "is not up in time; it is activating"},
-		{"ends", nil, []string{"die=100"}, "! kill -0 $(cat %s) 2>&-", Failed, ErrUnhealthy, "a.service came up and is not up any more"},
-		{"ends again and again", func(u *restarttest.Unit) { u.RestartAlways = true }, []string{"die=100"}, "! kill -0 $(cat %s) 2>&-; sleep 0.1",
+		{"job hangs", func(u *restarttest.Unit) { u.JobHangs = true }, false, Failed, ErrUnhealthy, "systemd is still at it"},
+		{"signal lost", func(u *restarttest.Unit) { u.LosesSignal = true }, false, Done, nil, ""},
+		{"slow", func(u *restarttest.Unit) { u.StartsIn = 200 * time.Millisecond }, false, Done, nil, ""},
+		{"too slow", func(u *restarttest.Unit) { u.StartsIn = time.Hour }, false, Failed, ErrUnhealthy, "is not up in time; it is activating"},
+		{"ends", nil, true, Failed, ErrUnhealthy, "a.service came up and is not up any more"},
+		{"ends again and again", func(u *restarttest.Unit) { u.RestartAlways = true }, true,
 			Failed, ErrUnhealthy, "systemd has had to restart it"},
-		{"may not", func(u *restarttest.Unit) { u.Denied = true }, nil, "", Failed, nil, "Interactive authentication required"},
+		{"may not", func(u *restarttest.Unit) { u.Denied = true }, false, Failed, nil, "Interactive authentication required"},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			t.Parallel()
 			h := newHost(t)
 			h.service("a.service", nil)
 			h.service("b.service", nil)
-			h.Change("a.service", func(u *restarttest.Unit) {
-				if test.change != nil {
-					test.change(u)
-				}
-				u.Argv = append(u.Argv, test.verbs...)
-			})
+			if test.change != nil {
+				h.Change("a.service", test.change)
+			}
 			h.upgrade("a", "b")
 			if test.name == "job hangs" || test.name == "too slow" {
-				h.opts.Timeout = 2 * time.Second // enough to ask systemd on a busy machine
+				h.opts.Timeout = inVain(t) // enough to ask systemd on a busy machine
 			}
-			if test.probe != "" {
+			if test.dies {
 				h.opts.OnEvent = func(e Event) {
-					if e.Step == "a.service" {
-						h.note("a.service")
+					if pid := h.PID("a.service"); e.Step == "a.service" && e.State == Done {
+						kill(t, pid)
+						eventually(t, "systemd to see its end", func() bool { return h.PID("a.service") != pid })
 					}
 				}
-				h.opts.Health = []Probe{probe(t, strings.Replace(test.probe, "%s", filepath.Join(h.dir, "pid"), 1))}
 			}
 			r, err := h.run()
 			if test.err == nil && test.text != "" {
@@ -103,7 +103,7 @@ func TestUnitFailures(t *testing.T) {
 				wantErr(t, err, test.err, test.text)
 			}
 			next := NotTried
-			if test.state == Done || test.probe != "" {
+			if test.state == Done || test.dies {
 				next = Done
 			}
 			want(t, "states", states(r), fmt.Sprintf("a.service %s; b.service %s", test.state, next))
@@ -131,6 +131,7 @@ func TestKeepGoing(t *testing.T) {
 // TestOldCodeAgain restarts a unit that is told to run an old generation, and
 // one that leaves a process behind.
 func TestOldCodeAgain(t *testing.T) {
+	t.Parallel()
 	h := newHost(t)
 	h.opts.Linger = 300 * time.Millisecond
 	h.program("current/app", "1")
@@ -261,8 +262,14 @@ func TestRulesOrder(t *testing.T) {
 func TestParallel(t *testing.T) {
 	for _, parallel := range []int{0, 2, 4} {
 		h := newHost(t)
-		for _, name := range []string{"a", "b", "c", "d"} {
-			h.service(name+".service", func(u *restarttest.Unit) { u.StartsIn = 30 * time.Millisecond })
+		// A job goes on when as many have begun as are to be at work at once.
+		atOnce, names := max(parallel, 1), []string{"a", "b", "c", "d"}
+		gates := make([]chan struct{}, len(names)/atOnce)
+		for i, name := range names {
+			if i%atOnce == 0 {
+				gates[i/atOnce] = make(chan struct{})
+			}
+			h.service(name+".service", func(u *restarttest.Unit) { u.JobWaits = gates[i/atOnce] })
 			h.upgrade(name)
 		}
 		running, peak := 0, 0
@@ -272,6 +279,10 @@ func TestParallel(t *testing.T) {
 				running += 2
 			}
 			peak = max(peak, running)
+			if e.State == Running && running >= atOnce && len(gates) > 0 {
+				close(gates[0])
+				gates = gates[1:]
+			}
 		}
 		_, err := h.run()
 		wantErr(t, err, nil, "")

@@ -103,8 +103,11 @@ func (s *Systemd) work(u *Unit, kind string, id uint32, path dbus.ObjectPath) {
 	stopped := (u.active == "inactive" || u.active == "failed") && !u.Oneshot && kind != "start"
 	fails := u.JobFails || u.givenUp
 	reload, loses, wait := kind == "reload-or-restart" && u.CanReload, u.LosesSignal, u.StartsIn
-	pid := u.pid()
+	pid, begins := u.pid(), u.JobWaits
 	s.mu.Unlock()
+	if begins != nil {
+		<-begins
+	}
 	switch {
 	case stopped: // nothing to try
 	case reload:

@@ -42,6 +42,7 @@ type Unit struct {
 	Denied        bool          // nobody may restart it
 	JobFails      bool          // the job of a restart fails, and the unit with it
 	JobHangs      bool          // the job of a restart never ends
+	JobWaits      chan struct{} // the job of a restart begins when this is closed; nil is at once
 	LosesSignal   bool          // the end of a job is not told
 	StartsIn      time.Duration // so long it is "activating" after the job
 	RestartAlways bool          // systemd starts it again when it ends

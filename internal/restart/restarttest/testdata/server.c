@@ -7,9 +7,8 @@
  *   deaf       says so and does not;  quits: says so and ends
  *   reload     replaces itself on SIGHUP
  *   child      has a child that runs the same file
- *   escape     likewise, one that leaves its group and ends after a minute
+ *   escape     likewise, one that leaves its group and ends after ten minutes
  *   load=FILE  loads a library
- *   die=MS     ends with status 3 after so many milliseconds
  */
 #define _GNU_SOURCE
 #include <arpa/inet.h>
@@ -63,7 +62,7 @@ static void announce(int rejected, int starting) {
 }
 
 int main(int argc, char **argv) {
-	int port = has(argv, "port="), die = has(argv, "die="), sock = -1;
+	int port = has(argv, "port="), sock = -1;
 	struct sigaction sa = {.sa_handler = on_upgrade};
 	(void)argc;
 	sigset_t none;
@@ -90,7 +89,7 @@ int main(int argc, char **argv) {
 	}
 	if (has(argv, "escape") && fork() == 0) {
 		setsid();
-		sleep(60);
+		sleep(600);
 		_exit(0);
 	}
 	if (port) {
@@ -103,7 +102,7 @@ int main(int argc, char **argv) {
 	}
 	for (;;) {
 		struct pollfd p = {.fd = sock, .events = POLLIN};
-		int n = poll(&p, 1, die ? atoi(argv[die] + 4) : -1);
+		int n = poll(&p, 1, -1);
 		if (upgrade && has(argv, "quits")) return 4;
 		if (upgrade && has(argv, "rejects")) {
 			upgrade = 0;
@@ -119,7 +118,6 @@ int main(int argc, char **argv) {
 			execv(argv[0], argv);
 			return 5;
 		}
-		if (n == 0) return 3;
 		if (n == 1) {
 			char b[1000];
 			const char answer[] = "HTTP/1.1 " STATUS "\r\nConnection: close\r\n\r\n";
