@@ -17,9 +17,9 @@ import (
 // How long the lab waits: for a program to answer before it is said to hang,
 // to end when its input does, and for a tool to do its work.
 const (
-	answerTime = 5 * time.Second
+	answerTime = 30 * time.Second
 	endTime    = 2 * time.Second
-	toolTime   = 60 * time.Second
+	toolTime   = 5 * time.Minute
 )
 
 // errHung is a program that gives no answer in time.
@@ -128,7 +128,7 @@ func (l *lab) tool(ctx context.Context, name string, args ...string) ([]byte, er
 	cmd.Env = l.env
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 	cmd.Cancel = func() error { return syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL) }
-	cmd.WaitDelay = endTime
+	cmd.WaitDelay = answerTime
 	return cmd.CombinedOutput()
 }
 

@@ -12,7 +12,6 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
-	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -276,7 +275,7 @@ func (l *lab) launch(ctx context.Context, path string) launched {
 	cmd := exec.CommandContext(ctx, path, "launch")
 	cmd.Dir = l.dir
 	cmd.Env = l.env
-	cmd.WaitDelay = 100 * time.Millisecond
+	cmd.WaitDelay = answerTime
 	var stderr bytes.Buffer
 	cmd.Stderr = &stderr
 	out, err := cmd.Output()
