@@ -165,7 +165,7 @@ func (s docSection) try(t *testing.T) {
 	}
 	// What runs in the background ends with the section.
 	defer syscall.Kill(-sh.Process.Pid, syscall.SIGKILL)
-	timer := time.AfterFunc(2*time.Minute, func() { syscall.Kill(-sh.Process.Pid, syscall.SIGKILL) })
+	timer := time.AfterFunc(2*limit, func() { syscall.Kill(-sh.Process.Pid, syscall.SIGKILL) })
 	defer timer.Stop()
 	_ = sh.Wait() // a command that has ended it has left no status
 	for i, c := range s.commands {

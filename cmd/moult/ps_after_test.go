@@ -41,7 +41,7 @@ func TestStillRuns(t *testing.T) {
 			t.Errorf("stale is %v, want %d", got.Stale, want)
 		}
 	}
-	const patience = time.Minute
+	const patience = limit
 	for _, layout := range []string{"shared", "owned"} {
 		target := dir + "/" + layout
 		moult(patience, "apply", "--layout", layout, dir+"/v1", target)

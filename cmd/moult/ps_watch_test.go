@@ -80,7 +80,7 @@ func (p *terminal) text() string {
 // shows waits until a text has come since the mark, and returns the next mark.
 func (p *terminal) shows(t *testing.T, mark int, want string) int {
 	t.Helper()
-	for deadline := time.Now().Add(20 * time.Second); time.Now().Before(deadline); time.Sleep(5 * time.Millisecond) {
+	for deadline := time.Now().Add(limit); time.Now().Before(deadline); time.Sleep(5 * time.Millisecond) {
 		if i := strings.Index(p.text()[mark:], want); i >= 0 {
 			return mark + i + len(want)
 		}
@@ -146,7 +146,7 @@ func TestPSScreen(t *testing.T) {
 				mark = p.shows(t, mark, "job-13")
 			}
 			p.resize(t, 40, 10)
-			for deadline := time.Now().Add(20 * time.Second); ; time.Sleep(5 * time.Millisecond) {
+			for deadline := time.Now().Add(limit); ; time.Sleep(5 * time.Millisecond) {
 				text := p.text()
 				frame := text[max(0, strings.LastIndex(text[:max(0, strings.LastIndex(text, "q ends"))], "\x1b[H")):]
 				if lines := strings.Split(frame, "\r\n"); len(lines) > 3 && len(lines) <= 10 && strings.Contains(frame, "\x1b[10;1H") {
@@ -176,7 +176,7 @@ func TestPSScreen(t *testing.T) {
 				if end != "gone" && !errors.Is(err, want) {
 					t.Errorf("ends with %v, want %v", err, want)
 				}
-			case <-time.After(20 * time.Second):
+			case <-time.After(limit):
 				t.Fatal("it does not end")
 			}
 			if end == "gone" {

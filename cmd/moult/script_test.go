@@ -13,6 +13,7 @@ import (
 	"strconv"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/rogpeppe/go-internal/testscript"
 	"golang.org/x/sys/unix"
@@ -20,6 +21,9 @@ import (
 	"moult.example/internal/disk"
 	"moult.example/internal/disk/disktest"
 )
+
+// limit is how long a test waits for what must come.
+const limit = 5 * time.Minute
 
 var update = flag.Bool("update", false, "write what the tests print as what they want")
 
