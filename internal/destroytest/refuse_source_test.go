@@ -12,7 +12,6 @@ import (
 	"slices"
 	"strings"
 	"testing"
-	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -276,66 +275,4 @@ func TestTampered(t *testing.T) {
 
 func namesOneOf(got ended, name string, names []string) bool {
 	return slices.ContainsFunc(append(names, name), func(n string) bool { return strings.Contains(got.stderr, n) })
-}
-
-// TestChangesWhileRead writes into a file of the source all the time that moult
-// reads it: what would arrive is neither what it was nor what it is.
-func TestChangesWhileRead(t *testing.T) {
-	for name, change := range map[string]func(f *os.File, n int) error{
-		"a byte": func(f *os.File, n int) error {
-			_, err := f.WriteAt([]byte{byte(n)}, int64(n)%(16<<20))
-			return err
-		},
-		"grows":   func(f *os.File, n int) error { return f.Truncate(16<<20 + int64(n)) },
-		"shrinks": func(f *os.File, n int) error { return f.Truncate(16<<20 - int64(n)) },
-	} {
-		t.Run(name, func(t *testing.T) {
-			t.Parallel()
-			h := newHost(t)
-			files{"bin/tool": "tool"}.write(t, h.path("r"))
-			must(t, os.WriteFile(h.path("r/bin/big"), bytes.Repeat([]byte("data"), 4<<20), 0o644))
-			f, err := os.OpenFile(h.path("r/bin/big"), os.O_RDWR, 0)
-			must(t, err)
-			defer f.Close()
-			stop, stopped := make(chan bool), make(chan error, 1)
-			go func() {
-				var err error
-				for n := 1; err == nil && len(stop) == 0; n++ {
-					select {
-					case <-stop:
-						stopped <- nil
-						return
-					case <-time.After(100 * time.Microsecond):
-						err = change(f, n%100_000)
-					}
-				}
-				stopped <- err
-			}()
-			release1.write(t, h.path("good"))
-			h.ok("apply", "good", "owned")
-			before := view(t, h.path("owned"))
-			for _, target := range []string{"new", "owned"} {
-				got := h.moult("apply", "r", target)
-				if got.status != 1 || !strings.Contains(got.stderr, "bin/big") || !strings.Contains(got.stderr, "changed while it was read") {
-					t.Errorf("%s: want a refusal that names bin/big, got %v", target, got)
-				}
-			}
-			if got := h.moult("pack", "r", "-o", "r.moult"); got.status != 1 || !strings.Contains(got.stderr, "bin/big") {
-				t.Errorf("pack: want a refusal that names bin/big, got %v", got)
-			}
-			if _, err := os.Lstat(h.path("r.moult")); err == nil {
-				t.Error("pack has left a file")
-			}
-			close(stop)
-			must(t, <-stopped)
-			if diff := before.Diff(view(t, h.path("owned"))); diff != "" {
-				t.Error(diff)
-			}
-			must(t, leftovers(h.path("owned")))
-			if len(view(t, h.path("new")).Entries) > 0 {
-				t.Error("something has arrived in the new target")
-			}
-			h.ok("apply", "r", "new")
-		})
-	}
 }

@@ -187,7 +187,7 @@ func TestBusy(t *testing.T) {
 		must(t, first.Start())
 		done := make(chan error, 1)
 		go func() { done <- first.Wait() }()
-		for end := time.Now().Add(time.Minute); ; time.Sleep(time.Millisecond) {
+		for end := time.Now().Add(5 * time.Minute); ; time.Sleep(time.Millisecond) {
 			if st, err := os.Lstat(h.path("begun")); err == nil && st.Size() > 0 {
 				break
 			}
@@ -204,7 +204,7 @@ func TestBusy(t *testing.T) {
 		}
 		h.ok("status", "app")
 		h.unchanged(func() { h.status(5, "apply", "--packaged", "--wait", "50ms", "r3", "app") })
-		second := h.command("apply", "--packaged", "--wait", "1m", "r3", "app")
+		second := h.command("apply", "--packaged", "--wait", "10m", "r3", "app")
 		must(t, second.Start())
 		if diff := before.Diff(view(t, h.path("app"))); diff != "" {
 			t.Errorf("the first one has not committed yet, but:\n%s", diff)
