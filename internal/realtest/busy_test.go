@@ -60,7 +60,7 @@ func TestBusy(t *testing.T) {
 	}
 	want(t, target+"/bin/tool", "#!/bin/sh\necho one\n")
 
-	second := h.background("apply", "--wait", "60s", three, target)
+	second := h.background("apply", "--wait", "10m", three, target)
 	select {
 	case got := <-second:
 		t.Fatalf("the second did not wait: %v", got)
@@ -106,7 +106,7 @@ func TestTenAtOnce(t *testing.T) {
 			target := h.path("app")
 			var all []<-chan ended
 			for i := range 10 {
-				all = append(all, h.background("apply", "--wait", "60s", "--layout", layout, plain(h, fmt.Sprint("r", i)), target))
+				all = append(all, h.background("apply", "--wait", "10m", "--layout", layout, plain(h, fmt.Sprint("r", i)), target))
 			}
 			for _, done := range all {
 				if got := <-done; got.status != 0 {

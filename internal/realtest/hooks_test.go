@@ -6,6 +6,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 )
 
 // hooked makes a release with a moult.toml of these lines.
@@ -64,9 +65,12 @@ func TestHooks(t *testing.T) {
 func TestHookTimeout(t *testing.T) {
 	h := newHost(t)
 	target := h.path("app")
+	began := time.Now()
 	h.ok("apply", hooked(h, "one", ""), target)
+	// In it the hook has to begin: ten times what a whole apply takes.
+	limit := max(2*time.Second, 10*time.Since(began)).Round(time.Second)
 	stuck := func(when string) string {
-		return fmt.Sprintf("%[1]s = \"sleep 1234 & echo $! >> %[2]s; echo $$ >> %[2]s; sleep 1234\"\ntimeout = \"300ms\"\n", when, h.path(when+".pids"))
+		return fmt.Sprintf("%[1]s = \"sleep 1234 & echo $! >> %[2]s; echo $$ >> %[2]s; sleep 1234\"\ntimeout = \"%[3]v\"\n", when, h.path(when+".pids"), limit)
 	}
 	for _, c := range []struct {
 		when   string
@@ -74,7 +78,7 @@ func TestHookTimeout(t *testing.T) {
 		tool   string
 	}{{"before", 1, "one"}, {"after", 4, "after"}} {
 		got := h.status(c.status, "apply", hooked(h, c.when, stuck(c.when)), target)
-		if !strings.Contains(got.stderr, "300ms") {
+		if !strings.Contains(got.stderr, limit.String()) {
 			t.Errorf("%v, want it to name the time limit", got)
 		}
 		want(t, target+"/bin/tool", c.tool)

@@ -153,7 +153,7 @@ func copyKills(t *testing.T, s *server, one, short string) {
 	must(t, os.Chmod(filepath.Dir(filepath.Dir(lib)), 0o755))
 	run(t, "cp", one, lib)
 	create(s, lib)
-	wait := s.bench("call.sql", "-c", "4", "-T", "20")
+	wait := s.bench("call.sql", "-c", "4", "-T", "300") // it does not come to that
 	eventually(t, "backends have loaded the library", func() bool {
 		return s.query("SELECT count(DISTINCT pid) >= 4 FROM seen") == "t"
 	})
