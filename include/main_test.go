@@ -1,7 +1,6 @@
 package include_test
 
 import (
-	"bytes"
 	"fmt"
 	"os"
 	"os/exec"
@@ -110,22 +109,13 @@ func put(t testing.TB, data []byte, path string, mode os.FileMode) {
 	}
 }
 
-// output collects what a program says; it may be read while it runs.
-type output struct {
-	mu  sync.Mutex
-	buf bytes.Buffer
-}
+// output is the file to which a program says what it says; it may be read while
+// it runs, and nobody has to wait for a successor to close it.
+type output struct{ path string }
 
-func (o *output) Write(p []byte) (int, error) {
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	return o.buf.Write(p)
-}
-
-func (o *output) String() string {
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	return o.buf.String()
+func (o output) String() string {
+	text, _ := os.ReadFile(o.path)
+	return string(text)
 }
 
 // process is a server that runs.
@@ -162,9 +152,13 @@ func runCommand(t testing.TB, cmd *exec.Cmd) *process {
 
 func runIn(t testing.TB, cmd *exec.Cmd, dir string) *process {
 	t.Helper()
-	p := &process{TB: t, cmd: cmd, path: cmd.Path, done: make(chan error, 1)}
-	cmd.Stdout, cmd.Stderr = &p.out, &p.out
-	cmd.WaitDelay = 200 * time.Millisecond // a spawned successor holds the pipe
+	said, err := os.CreateTemp(t.TempDir(), "said-")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer said.Close()
+	p := &process{TB: t, cmd: cmd, out: output{said.Name()}, path: cmd.Path, done: make(chan error, 1)}
+	cmd.Stdout, cmd.Stderr = said, said
 	cmd.Dir = dir
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
@@ -196,7 +190,7 @@ func (p *process) ended() error {
 }
 
 // limit is how long a test waits for what must come.
-const limit = time.Minute
+const limit = 5 * time.Minute
 
 // wait waits for a condition.
 func (p *process) wait(what string, is func() bool) {

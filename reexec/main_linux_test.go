@@ -100,6 +100,10 @@ func serve(text string) {
 		os.Exit(3)
 	case "hang-early":
 		time.Sleep(time.Hour)
+	case "hang":
+		if c.Options.ReadyTimeout == 0 {
+			c.Options.ReadyTimeout = 2 * time.Second // its own alone
+		}
 	case "crash-later":
 		c.Options.Probation = time.Hour // however long it takes until it crashes
 	case "needs":

@@ -177,7 +177,7 @@ func (s *server) waitN(begin string, n int) string {
 }
 
 // limit is how long a test waits for what must come.
-const limit = time.Minute
+const limit = 5 * time.Minute
 
 // until waits for a condition.
 func (s *server) until(what string, is func() bool) {

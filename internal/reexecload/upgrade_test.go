@@ -71,7 +71,7 @@ func load(t *testing.T, p reexecload.Program, upgrades int, every time.Duration)
 func idle(t *testing.T, run *reexecload.Process, most int) (n int) {
 	t.Helper()
 	var open []string
-	for end := time.Now().Add(time.Minute); time.Now().Before(end); time.Sleep(10 * time.Millisecond) {
+	for end := time.Now().Add(5 * time.Minute); time.Now().Before(end); time.Sleep(10 * time.Millisecond) {
 		last := n
 		var err error
 		if open, err = run.Descriptors(); err != nil {
