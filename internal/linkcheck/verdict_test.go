@@ -35,7 +35,7 @@ type verdict struct {
 // no initializers, no resolvers of IFUNCs (elf/rtld.c, rtld_mode_trace). All the
 // same it gets an empty environment, no privileges and little time.
 func real(t testing.TB, dir, program, libraryPath string) verdict {
-	ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Minute)
 	defer cancel()
 	interp := "/lib64/ld-linux-x86-64.so.2"
 	cmd := exec.CommandContext(ctx, interp, program)
