@@ -56,9 +56,9 @@ get() {
     local line body=
     exec 3<>"/dev/tcp/127.0.0.1/$1" || return 1
     printf 'GET %s HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n' "$2" >&3
-    IFS= read -r -t 5 line <&3 && [[ $line == "HTTP/1.1 200 "* ]] || { exec 3>&-; return 1; }
-    while IFS= read -r -t 5 line <&3 && [ "$line" != $'\r' ]; do :; done
-    IFS= read -r -t 5 body <&3 || true
+    IFS= read -r -t 60 line <&3 && [[ $line == "HTTP/1.1 200 "* ]] || { exec 3>&-; return 1; }
+    while IFS= read -r -t 60 line <&3 && [ "$line" != $'\r' ]; do :; done
+    IFS= read -r -t 60 body <&3 || true
     exec 3>&-
     [ -n "$body" ] && printf '%s\n' "$body"
 }
@@ -68,7 +68,7 @@ start() {
     : >"$work/log"
     "$target/bin/ledger" 0 >"$work/log" &
     service=$!
-    for _ in {1..200}; do
+    for _ in {1..6000}; do
         port=$(sed -n 's/.*127\.0\.0\.1://p' "$work/log")
         [ -z "$port" ] || return 0
         kill -0 "$service" 2>/dev/null || break
