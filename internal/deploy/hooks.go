@@ -20,6 +20,9 @@ import (
 // runHook runs a command of the release by sh -c, in the target's directory,
 // and kills it with all that it started when its time is up.
 func (s *state) runHook(ctx context.Context, when, command string, m *release.Manifest, j *journal) error {
+	if err := s.t.checkCommands(m); err != nil {
+		return err
+	}
 	limit := time.Duration(m.Hooks.Timeout)
 	if limit <= 0 {
 		limit = 60 * time.Second

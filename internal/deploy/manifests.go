@@ -1,6 +1,7 @@
 package deploy
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -19,29 +20,57 @@ func (s *state) manifest(n int) (*release.Manifest, error) {
 		return m, nil
 	}
 	var err error
-	m := s.t.ahead.manifestAt(path)
-	if m == nil {
-		m, err = readManifest(path)
+	read := s.t.ahead.manifestAt(path)
+	if read.m == nil {
+		read, err = readManifest(path)
 	}
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, fmt.Errorf("%s: %d: %w", s.t.path, n, ErrNoGeneration)
 	}
 	if err == nil {
-		s.remember(path, m)
+		s.remember(path, read.m)
+		if !trusts(read.owner) {
+			s.t.untrusted[read.m] = read.owner
+		}
 	}
-	return m, err
+	return read.m, err
 }
 
-func readManifest(path string) (*release.Manifest, error) {
-	data, err := os.ReadFile(path)
+// manifestOf is a manifest, and the user whose file it was.
+type manifestOf struct {
+	m     *release.Manifest
+	owner uint32
+}
+
+func readManifest(path string) (read manifestOf, err error) {
+	f, err := os.Open(path)
 	if err != nil {
-		return nil, err
+		return read, err
 	}
-	m, err := release.Parse(data)
-	if err != nil {
-		return nil, fmt.Errorf("%s: %w", path, err)
+	defer f.Close()
+	var st unix.Stat_t
+	if err := unix.Fstat(int(f.Fd()), &st); err != nil {
+		return read, &fs.PathError{Op: "fstat", Path: path, Err: err}
 	}
-	return m, nil
+	text := bytes.NewBuffer(make([]byte, 0, st.Size+bytes.MinRead))
+	if _, err := text.ReadFrom(f); err != nil {
+		return read, err
+	}
+	if read.m, err = release.Parse(text.Bytes()); err != nil {
+		return read, fmt.Errorf("%s: %w", path, err)
+	}
+	read.owner = st.Uid
+	return read, nil
+}
+
+// checkCommands refuses to run what a manifest says if another user has written
+// it. That .moult was ours when the lock was taken is not enough: to whom the
+// target's directory belongs can put another one in its place at any time.
+func (t *Target) checkCommands(m *release.Manifest) error {
+	if owner, ok := t.untrusted[m]; ok {
+		return refuse(dotMoult, fmt.Sprintf("has a manifest that belongs to another user (%s), whose hooks would be run as this one", userText(owner)), "run moult as that user")
+	}
+	return nil
 }
 
 // remember saves reading a manifest again, which is at path. What is remembered
@@ -49,6 +78,7 @@ func readManifest(path string) (*release.Manifest, error) {
 func (s *state) remember(path string, m *release.Manifest) {
 	if s.t.manifests == nil {
 		s.t.manifests = map[string]*release.Manifest{}
+		s.t.untrusted = map[*release.Manifest]uint32{}
 	}
 	s.t.manifests[path] = m
 }
@@ -74,7 +104,7 @@ func (t *Target) soonID(m *release.Manifest) func() string {
 type ahead struct {
 	path     string // of the live generation's manifest
 	stat     release.Stat
-	manifest func() *release.Manifest
+	manifest func() manifestOf
 	cache    func() *release.Cache
 }
 
@@ -95,24 +125,24 @@ func (t *Target) readAhead() {
 	}
 	cache := s.abs("cache")
 	a.cache = soon(func() *release.Cache { return readCache(cache) })
-	a.manifest = soon(func() *release.Manifest {
-		m, _ := readManifest(a.path)
-		return m
+	a.manifest = soon(func() manifestOf {
+		read, _ := readManifest(a.path)
+		return read
 	})
 	t.ahead = a
 }
 
-// manifestAt is the manifest at path, nil if another one was read: generations of
+// manifestAt is the manifest at path, none if another one was read: generations of
 // a target that was forgotten and made again have the same numbers.
-func (a *ahead) manifestAt(path string) *release.Manifest {
+func (a *ahead) manifestAt(path string) (read manifestOf) {
 	if a == nil || a.path != path {
-		return nil
+		return read
 	}
-	m := a.manifest()
+	read = a.manifest()
 	if now, ok := statAt(path); !ok || now != a.stat {
-		return nil
+		return manifestOf{}
 	}
-	return m
+	return read
 }
 
 func statAt(path string) (release.Stat, bool) {

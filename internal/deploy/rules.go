@@ -38,6 +38,9 @@ func (t *Target) RestartRules(name string) ([]LiveRules, error) {
 		if err != nil {
 			return nil, err
 		}
+		if err := t.checkCommands(m); err != nil && len(m.Restart) > 0 {
+			return nil, err
+		}
 		all = append(all, LiveRules{t.path, s.name, m.Version, m.Restart})
 	}
 	return all, nil

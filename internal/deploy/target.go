@@ -58,6 +58,7 @@ type Target struct {
 
 	manifests map[string]*release.Manifest        // of generations, by path
 	ids       map[*release.Manifest]func() string // of complete ones
+	untrusted map[*release.Manifest]uint32        // those that others have written, and who
 	past      map[string]*pastRecords             // histories, by path
 	ahead     *ahead
 }
