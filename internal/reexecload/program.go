@@ -4,12 +4,14 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"time"
 )
@@ -74,8 +76,17 @@ func (p Program) Start(ctx context.Context) (*Process, error) {
 		return nil, fmt.Errorf("start %s: %w", p.Name, err)
 	}
 	run.PID = run.cmd.Process.Pid
+	var first atomic.Int64 // the generation before upgrade 1, of this trial
 	run.Server = &Server{Name: p.Name, Addr: p.Addr, Check: p.Check, Stop: run.stop, Says: run.Said,
 		Upgrade: func(n int) error {
+			if n == 1 {
+				first.Store(math.MaxInt32)
+				a, err := run.Ask()
+				if err != nil {
+					return err
+				}
+				first.Store(int64(p.Said(a).Generation))
+			}
 			next := p.Files[n%len(p.Files)]
 			if p.Broken != "" {
 				next = filepath.Join(p.Dir, "broken")
@@ -92,7 +103,8 @@ func (p Program) Start(ctx context.Context) (*Process, error) {
 			if p.Broken != "" { // it was one generation, and the old code is the next
 				return p.Said(a).Generation >= 2*n
 			}
-			return p.File(a) == n%len(p.Files)
+			// An answer of long ago may come only now, and be of the same file.
+			return p.File(a) == n%len(p.Files) && int64(p.Said(a).Generation) >= first.Load()+int64(n)
 		},
 	}
 	if err := run.Await(ctx); err != nil {

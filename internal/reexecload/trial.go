@@ -34,9 +34,9 @@ func (s *Server) Ask() (Answer, error) {
 	return c.post("/", []byte("ask"), false)
 }
 
-// Await waits until the server answers, for a minute at most.
+// Await waits until the server answers, for five minutes at most.
 func (s *Server) Await(ctx context.Context) error {
-	for end := time.Now().Add(time.Minute); ; pause(ctx, 5*time.Millisecond) {
+	for end := time.Now().Add(5 * time.Minute); ; pause(ctx, 5*time.Millisecond) {
 		_, err := s.Ask()
 		switch {
 		case err == nil:

@@ -12,7 +12,7 @@ import (
 type UpgradeOptions struct {
 	Upgrades int
 	Every    time.Duration // from the begin of one to that of the next, at least
-	Limit    time.Duration // for one upgrade; 0 is a minute
+	Limit    time.Duration // for one upgrade; 0 is five minutes
 	Probe    time.Duration // pause between two connections of the probe; 0 is a millisecond
 
 	// Start begins the upgrade with that number, counted from 1. Done says
@@ -52,12 +52,12 @@ func (u Upgrades) String() string {
 func Drive(ctx context.Context, o Options, u UpgradeOptions) (Upgrades, error) {
 	o = o.withDefaults()
 	if u.Limit == 0 {
-		u.Limit = time.Minute // a preflight waits for the disk, which others may use
+		u.Limit = 5 * time.Minute // a preflight waits for the disk, which others may use
 	}
 	if u.Probe == 0 {
 		u.Probe = time.Millisecond
 	}
-	d := &drive{done: make(chan struct{}, 1), u: u}
+	d := &drive{done: make(chan int, 1), u: u}
 	probing, stop := context.WithCancel(ctx)
 	check := o.Check
 	o.KeepAlive = false
@@ -85,7 +85,7 @@ func Drive(ctx context.Context, o Options, u UpgradeOptions) (Upgrades, error) {
 // drive is what the probe and the upgrades tell each other.
 type drive struct {
 	u    UpgradeOptions
-	done chan struct{} // the upgrade that is on was seen to be over
+	done chan int // an upgrade was seen to be over; it may be the one before the one that is on
 
 	mu         sync.Mutex
 	n          int // the upgrade that is on; 0 is none
@@ -117,7 +117,7 @@ func (d *drive) saw(a Answer) {
 		return
 	}
 	select {
-	case d.done <- struct{}{}:
+	case d.done <- n:
 	default:
 	}
 }
@@ -128,21 +128,19 @@ func (d *drive) upgrade(ctx context.Context, n int) error {
 	d.mu.Lock()
 	d.n, d.gap = n, 0
 	d.mu.Unlock()
-	select {
-	case <-d.done: // of the one before
-	default:
-	}
 	if err := d.u.Start(n); err != nil {
 		return err
 	}
 	limit := time.NewTimer(d.u.Limit)
 	defer limit.Stop()
-	select {
-	case <-ctx.Done():
-		return ctx.Err()
-	case <-limit.C:
-		return fmt.Errorf("not over after %v", d.u.Limit)
-	case <-d.done:
+	for over := 0; over != n; {
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-limit.C:
+			return fmt.Errorf("not over after %v", d.u.Limit)
+		case over = <-d.done:
+		}
 	}
 	took := time.Since(begin)
 	// What comes a little later is this one's doing as well.
