@@ -3,6 +3,7 @@ package testneed
 import (
 	"fmt"
 	"os"
+	"os/signal"
 	"runtime"
 	"syscall"
 
@@ -25,6 +26,9 @@ func ownMounts() {
 		runtime.UnlockOSThread()
 		return
 	}
+	// What we catch is not ignored after that: in the background of a shell some
+	// signals are, and programs that a test interrupts would not hear it.
+	signal.Notify(make(chan os.Signal, 1), unix.SIGINT, unix.SIGQUIT, unix.SIGHUP, unix.SIGTERM)
 	err := unix.Mount("", "/", "", unix.MS_REC|unix.MS_PRIVATE, "")
 	if err == nil {
 		os.Setenv(done, "1")
