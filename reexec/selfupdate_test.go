@@ -173,7 +173,7 @@ func TestWindows(t *testing.T) {
 	testneed.Tool(t, "wine")
 	w := newWine(t)
 	build(t, filepath.Join(w.dir, "unit.exe"), "windows", "moult.example/reexec", "test", "-c")
-	if out, err := w.output(w.command("unit.exe", "-test.v", "-test.run=Windows")); err != nil || strings.Count(out, "--- PASS: TestWindows") < 4 {
+	if out, err := w.output(w.command("unit.exe", "-test.v", "-test.run=Windows")); err != nil || strings.Count(out, "--- PASS: TestWindows") < 4 || !strings.Contains(out, "\nPASS") {
 		t.Errorf("the tests for Windows: %v\n%s", err, out)
 	}
 
