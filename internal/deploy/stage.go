@@ -1,6 +1,7 @@
 package deploy
 
 import (
+	"context"
 	"crypto/sha256"
 	"encoding/json"
 	"errors"
@@ -33,6 +34,60 @@ type stager struct {
 	allFiles     int
 	allBytes     int64
 	eventMu      sync.Mutex
+}
+
+// encodeAhead begins to make texts of what will not change any more: all digests
+// are known, but for a first release.
+func (p *plan) encodeAhead() {
+	if p.live == noGeneration {
+		return
+	}
+	p.encodeSource()
+	p.s.t.soonID(p.m)
+	p.text = soon(p.m.Encode)
+}
+
+// stage makes the generation of a plan and returns its number.
+func (p *plan) stage(ctx context.Context) (int, error) {
+	s := p.s
+	if err := s.refuseUsedStage(ctx); err != nil {
+		return 0, err
+	}
+	if err := s.dropUncommitted(); err != nil {
+		return 0, err
+	}
+	n, err := s.next()
+	if err != nil {
+		return 0, err
+	}
+	p.encodeAhead()
+	b := newStager(p, n)
+	if s.layout == Owned {
+		err = b.stageOwned(ctx)
+	} else {
+		err = b.stageShared(ctx)
+	}
+	if err == nil {
+		err = b.checkStaged(ctx)
+	}
+	if err == nil {
+		err = ctx.Err()
+	}
+	if err == nil {
+		err = b.publish()
+	}
+	if err != nil {
+		return 0, b.dropStage(fmt.Errorf("stage: %w", err))
+	}
+	p.n, p.sealed = n, release.Now()
+	s.remember(s.abs(s.books(genDir(n))+"/manifest"), p.m)
+	if b.of != noGeneration {
+		p.reused, p.stayed = []int{b.of}, true
+		r := s.t.newRecord("gc", noGeneration, noGeneration)
+		r.Note = fmt.Sprintf("generation %d is made of %d", n, b.of)
+		s.note(r)
+	}
+	return n, nil
 }
 
 // newStager counts what there is to do.
