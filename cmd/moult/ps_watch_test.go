@@ -229,7 +229,7 @@ func TestPSWatchLines(t *testing.T) {
 		go func() { done <- a.psWatch(ctx, &f) }()
 		step := func(r *stale.Report) {
 			report.Store(r)
-			for n, deadline := looks.Load()+3, time.Now().Add(20*time.Second); looks.Load() < n; time.Sleep(time.Millisecond) {
+			for n, deadline := looks.Load()+3, time.Now().Add(limit); looks.Load() < n; time.Sleep(time.Millisecond) {
 				if time.Now().After(deadline) {
 					t.Fatal("it does not look any more")
 				}
@@ -279,7 +279,7 @@ func TestPSWatchUnit(t *testing.T) {
 	done := make(chan error, 1)
 	go func() { done <- a.psWatch(ctx, &f) }()
 	says := func(text string) {
-		for deadline := time.Now().Add(20 * time.Second); !strings.Contains(out.text(), text); time.Sleep(time.Millisecond) {
+		for deadline := time.Now().Add(limit); !strings.Contains(out.text(), text); time.Sleep(time.Millisecond) {
 			if time.Now().After(deadline) {
 				t.Fatalf("it says %q, want %q", out.text(), text)
 			}
