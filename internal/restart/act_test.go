@@ -74,6 +74,7 @@ func TestSignalsInVain(t *testing.T) {
 		{"rejects", StillOld, "it has rejected the new code, and goes on with the old"},
 		{"takenback", StillOld, "the new code did not get ready, and the old has taken over again"},
 		{"takenbacklate", StillOld, "the new code did not get ready, and the old has taken over again"},
+		{"takenbackmute", StillOld, "the new code did not get ready, and the old has taken over again"},
 		{"quits", Failed, "it ended instead of replacing itself"},
 	} {
 		t.Run(test.verb, func(t *testing.T) {

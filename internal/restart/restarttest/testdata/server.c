@@ -4,6 +4,7 @@
  *   rejects    says so, looks at the new code and rejects it
  *   takenback  says so, executes the new code, which goes back to the old
  *   takenbacklate  likewise, half a second later: it is no longer stale, and not ready
+ *   takenbackmute  likewise, and it says so only at the end, as if it took long to load
  *   deaf       says so and does not;  quits: says so and ends
  *   reload     replaces itself on SIGHUP
  *   child      has a child that runs the same file
@@ -68,9 +69,11 @@ int main(int argc, char **argv) {
 	sigset_t none;
 	sigemptyset(&none);
 	sigprocmask(SIG_SETMASK, &none, NULL);
-	if (has(argv, "reexec") || has(argv, "deaf") || has(argv, "quits") || has(argv, "rejects") || has(argv, "takenback") || has(argv, "takenbacklate")) {
+	int back = has(argv, "takenback") || has(argv, "takenbacklate") || has(argv, "takenbackmute");
+	if (has(argv, "reexec") || has(argv, "deaf") || has(argv, "quits") || has(argv, "rejects") || back) {
 		sigaction(SIGUSR2, &sa, NULL);
 		const char *previous = getenv("PREVIOUS");
+		if (previous && has(argv, "takenbackmute")) usleep(500000);
 		announce(0, previous != NULL);
 		if (previous) { /* the new code, which is no good */
 			if (has(argv, "takenbacklate")) usleep(500000);
@@ -109,7 +112,7 @@ int main(int argc, char **argv) {
 			announce(1, 0);
 			continue;
 		}
-		if (upgrade && (has(argv, "takenback") || has(argv, "takenbacklate"))) {
+		if (upgrade && back) {
 			char number[16];
 			snprintf(number, sizeof number, "%d", open("/proc/self/exe", O_PATH));
 			setenv("PREVIOUS", number, 1);
