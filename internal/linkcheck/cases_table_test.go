@@ -166,6 +166,19 @@ var breaking = []loadCase{
 		want: []string{"break missing-symbol main _ZN1S3getEi"},
 	},
 	{
+		name: "reference to another's thread-local variable is protected", silent: true, // glibc divides by nought
+		old: func(w *world) {
+			w.lib("liby", `__thread int far = 1;`)
+			w.lib("libx", borrowsTLS, "-ly", "-Wl,-rpath,$ORIGIN")
+			w.prog(fooMain, "-lx", "-Wl,-rpath-link,"+w.at("lib"))
+		},
+		new: func(w *world) {
+			w.lib("libx", borrowsTLS, "-l:liby.so.1", "-Wl,-rpath,$ORIGIN")
+			w.patch("lib/libx.so.1", protectReferences)
+		},
+		want: []string{"break bad-file libx.so.1"},
+	},
+	{
 		name: "only a weak definition of another kind is left", silent: true, old: plain,
 		new:  newLib(`__attribute__((weak)) int foo = 1; int bar(void){return 0;}`),
 		want: []string{"break kind-changed main foo"},
@@ -265,6 +278,23 @@ func copied(w *world, src string) {
 func plugged(w *world) {
 	w.prog(`int host_api(void){return 0;} int main(void){return 0;}`, "-rdynamic")
 	w.cc("lib/plugin.so", `int host_api(void); int plug(void){return host_api();}`, "-shared", "-fPIC")
+}
+
+// borrowsTLS uses a thread-local variable and has none.
+const borrowsTLS = `extern __thread int far __attribute__((tls_model("initial-exec"))); int foo(void){return far-1;}`
+
+// protectReferences makes a file take what it refers to for its own.
+func protectReferences(b []byte) []byte {
+	im, err := parseImage(b)
+	if err != nil {
+		return b
+	}
+	for i := range im.symbolCount() {
+		if s, ok := im.symbol(uint32(i)); ok && s.section == uint16(elf.SHN_UNDEF) {
+			im.symtab[i*im.symbolSize()+5] |= byte(elf.STV_PROTECTED)
+		}
+	}
+	return b
 }
 
 // wantNewerLibc lets a program want a version that no C library has yet.

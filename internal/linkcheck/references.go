@@ -107,7 +107,11 @@ func (im *image) references(musl bool, t *tally) ([]reference, error) {
 			case *at > 0:
 				t.refs[*at-1].use |= u
 			case *at == 0:
-				if s, _ := im.symbol(index); s.bind() == elf.STB_LOCAL || s.local() && !musl {
+				s, _ := im.symbol(index)
+				if elf.SymVis(s.other&3) == elf.STV_PROTECTED && u == useTLS && !musl {
+					im.checkOwn(u) // whatever is found, glibc takes the file's own
+				}
+				if s.bind() == elf.STB_LOCAL || s.local() && !musl {
 					im.checkOwn(u)
 					*at = -1
 					t.locals = append(t.locals, index)
