@@ -92,6 +92,9 @@ func (a *app) check(ctx context.Context, j *checkJob, args []string) error {
 }
 
 func (j *checkJob) options() error {
+	if j.o.ABIDiff && j.against == "" {
+		return &usageError{message: "--abidiff compares two versions, and there is one", hint: "name what is there: --against TARGET"}
+	}
 	j.o.Learn = j.o.Root == ""
 	j.o.Outside, j.o.Types = j.against != "", !j.noTypes
 	j.o.Plugins = map[string][]string{}

@@ -93,7 +93,8 @@ func writeLinkTypes(w io.Writer, t *deploy.LinkTypes, verbose bool, counts map[s
 		return
 	}
 	for line := range strings.Lines(t.Report) {
-		fmt.Fprintf(w, "         %s\n", oneLine(line))
+		text := strings.TrimLeft(line, " ") // what is deeper says of what the rest is
+		fmt.Fprintf(w, "         %s%s\n", line[:len(line)-len(text)], oneLine(text))
 	}
 	if t.Why != "" {
 		fmt.Fprintf(w, "note     %s: types not compared: %s\n", t.Path.Quoted(), oneLine(t.Why))

@@ -188,6 +188,43 @@ func TestCompare(t *testing.T) {
 	}
 }
 
+// Compilers write the same types down in several forms. One is compared with
+// another, and what cannot be told in one is no change.
+func TestCompareForms(t *testing.T) {
+	const header = "enum e { A, B };\nunion u { int i; float f; };\nstruct in { int x; };\n" +
+		"typedef struct s { char c; int a : 3, b : 5; struct in in; enum e e; union u u; struct s *next; } s_t;\n"
+	const source = "int f(struct s *p) { return p->b; } s_t v; struct in g(int x, enum e e, union u *u) { struct in i = { x + e + u->i }; return i; }"
+	old := build(t, "cc", header, source)
+	for form, compared := range map[string]int{
+		"-gdwarf-5": 3, "-gdwarf-4": 3, "-gdwarf-3 -gstrict-dwarf": 3, "-gdwarf-2": 3, "-gz": 3, "-O2": 3,
+		"-gdwarf-5 -fdebug-types-section": 3,
+		"-gdwarf-4 -fdebug-types-section": 3, // of what is in a unit of its own, nothing
+		"-g1":                             0,
+	} {
+		t.Run(form, func(t *testing.T) {
+			t.Parallel()
+			flags := strings.Fields(form)
+			other := build(t, "cc", header, source, flags...)
+			for _, pair := range [][2][]byte{{old, other}, {other, old}} {
+				if r := compare(t, pair[0], pair[1], Options{}); r.Compared != compared || len(r.Changes) > 0 {
+					t.Errorf("the same types: got %d compared, %v, want %d, no change", r.Compared, r.Changes, compared)
+				}
+			}
+			if compared == 0 || form == "-gdwarf-4 -fdebug-types-section" {
+				return
+			}
+			r := compare(t, old, build(t, "cc", strings.Replace(header, "b : 5", "b : 6", 1), source, flags...), Options{})
+			if got := fmt.Sprint(r.Changes); !strings.Contains(got, "struct s: b was at bit ") {
+				t.Errorf("a bit more: got %s", got)
+			}
+			r = compare(t, old, build(t, "cc", strings.Replace(header, "int x;", "int x, y;", 1), source, flags...), Options{})
+			if got := fmt.Sprint(r.Changes); !strings.Contains(got, "struct in: was 4 bytes, is 8 bytes") {
+				t.Errorf("a member more: got %s", got)
+			}
+		})
+	}
+}
+
 // Only what callers use counts, and structs that they know the inside of are
 // certain to matter; those that they do not know are not told.
 func TestCompareForCallers(t *testing.T) {

@@ -99,7 +99,7 @@ func (c *comparer) types(what string, was, is dwarf.Offset, depth int, pointed b
 	}
 	c.seen[p] = true
 	switch {
-	case a == nil && b == nil:
+	case a == nil && b == nil, a != nil && a.unknown, b != nil && b.unknown:
 		return
 	case a == nil || b == nil:
 		if !pointed { // to void: anything may be meant

@@ -2,6 +2,7 @@ package abi
 
 import (
 	"debug/dwarf"
+	"encoding/binary"
 	"fmt"
 )
 
@@ -14,6 +15,7 @@ type typ struct {
 	elem     dwarf.Offset
 	count    int64 // of an array's elements; -1 is not known
 	declared bool  // and not defined
+	unknown  bool  // not even what kind of type it is
 	private  bool  // defined in a source file
 	fields   []field
 	values   map[string]int64 // of an enumeration
@@ -42,10 +44,14 @@ func (v *version) typ(off dwarf.Offset) (*typ, error) {
 	if err != nil || e == nil {
 		return nil, err
 	}
+	if e, err = v.inFull(e); e == nil {
+		v.types[off] = v.types[unknownType]
+		return v.types[off], err
+	}
 	t := &typ{tag: e.Tag, size: -1, count: -1}
 	v.types[off] = t
 	t.name, _ = e.Val(dwarf.AttrName).(string)
-	t.elem, _ = e.Val(dwarf.AttrType).(dwarf.Offset)
+	t.elem = v.typeOf(e)
 	t.declared, _ = e.Val(dwarf.AttrDeclaration).(bool)
 	t.encoding, _ = e.Val(dwarf.AttrEncoding).(int64)
 	if size, ok := e.Val(dwarf.AttrByteSize).(int64); ok {
@@ -71,7 +77,7 @@ func (v *version) members(e *dwarf.Entry, t *typ) error {
 	return v.children(e, func(m *dwarf.Entry) bool {
 		switch m.Tag {
 		case dwarf.TagMember, dwarf.TagInheritance:
-			t.addField(m)
+			v.addField(t, m)
 		case dwarf.TagEnumerator:
 			if value, ok := m.Val(dwarf.AttrConstValue).(int64); ok {
 				if t.values == nil {
@@ -101,37 +107,54 @@ func (v *version) members(e *dwarf.Entry, t *typ) error {
 	})
 }
 
-func (t *typ) addField(m *dwarf.Entry) {
+func (v *version) addField(t *typ, m *dwarf.Entry) {
 	if external, _ := m.Val(dwarf.AttrExternal).(bool); external {
 		return // static: a variable of its own
 	}
 	f := field{parent: m.Tag == dwarf.TagInheritance}
 	f.name, _ = m.Val(dwarf.AttrName).(string)
-	f.of, _ = m.Val(dwarf.AttrType).(dwarf.Offset)
+	f.of = v.typeOf(m)
 	f.bits, _ = m.Val(dwarf.AttrBitSize).(int64)
 	if off, ok := m.Val(dwarf.AttrDataMemberLoc).(int64); ok {
+		f.off = off * 8
+	} else if off, ok := operand(m, dwarf.AttrDataMemberLoc, opPlusUconst); ok { // of DWARF 2
 		f.off = off * 8
 	}
 	if off, ok := m.Val(dwarf.AttrDataBitOffset).(int64); ok {
 		f.off = off
-	} else if off, ok := m.Val(dwarf.AttrBitOffset).(int64); ok { // before DWARF 4, counted from the other end
-		f.off = f.off*64 + off
+	} else if off, ok := m.Val(dwarf.AttrBitOffset).(int64); ok { // before DWARF 4, counted from the highest bit
+		if size, ok := m.Val(dwarf.AttrByteSize).(int64); ok && v.order == binary.LittleEndian {
+			off = size*8 - off - f.bits
+		}
+		f.off += off
 	}
 	t.fields = append(t.fields, f)
 }
 
-// addVirtual notes a virtual function and its slot, which a location expression
-// names: DW_OP_constu N.
-func (t *typ) addVirtual(m *dwarf.Entry) {
-	const opConstu = 0x10
-	loc, ok := m.Val(dwarf.AttrVtableElemLoc).([]byte)
-	if !ok || len(loc) < 2 || len(loc) > 10 || loc[0] != opConstu {
-		return
+// Location expressions of one operation that say where in a struct or a table
+// something is.
+const (
+	opConstu     = 0x10
+	opPlusUconst = 0x23
+)
+
+// operand is N of a location expression that is one operation: OP N.
+func operand(e *dwarf.Entry, attr dwarf.Attr, op byte) (n int64, ok bool) {
+	loc, ok := e.Val(attr).([]byte)
+	if !ok || len(loc) < 2 || len(loc) > 10 || loc[0] != op {
+		return 0, false
 	}
-	slot, shift := int64(0), 0
-	for _, b := range loc[1:] {
-		slot |= int64(b&0x7f) << shift
-		shift += 7
+	for i, b := range loc[1:] {
+		n |= int64(b&0x7f) << (7 * i)
+	}
+	return n, true
+}
+
+// addVirtual notes a virtual function and its slot.
+func (t *typ) addVirtual(m *dwarf.Entry) {
+	slot, ok := operand(m, dwarf.AttrVtableElemLoc, opConstu)
+	if !ok {
+		return
 	}
 	name, _ := m.Val(dwarf.AttrLinkageName).(string)
 	if name == "" {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"debug/dwarf"
 	"debug/elf"
+	"encoding/binary"
 	"encoding/hex"
 	"errors"
 	"io"
@@ -12,23 +13,19 @@ import (
 
 // version is the debug information of one version of a library.
 type version struct {
-	d      *dwarf.Data
-	r      *dwarf.Reader
-	left   int // entries that may still be read
-	text   int // bytes of names and the like that they may still have
-	things map[string]*thing
-	types  map[dwarf.Offset]*typ
-	units  []unit // in order
+	d        *dwarf.Data
+	r        *dwarf.Reader
+	order    binary.ByteOrder
+	left     int // entries that may still be read
+	text     int // bytes of names and the like that they may still have
+	things   map[string]*thing
+	types    map[dwarf.Offset]*typ
+	units    []unit // in order
+	info     *elf.Section
+	infoData []byte                  // read if it has type units
+	signed   map[uint64]dwarf.Offset // types in units of their own, by signature
 
 	defined map[string]bool // names of structs that are not only declared
-}
-
-// unit is a compilation unit; its file names are read when they are wanted.
-type unit struct {
-	off   dwarf.Offset
-	entry *dwarf.Entry
-	files []*dwarf.LineFile
-	known bool
 }
 
 // thing is a function or object that is exported.
@@ -57,7 +54,7 @@ func read(ctx context.Context, f io.ReaderAt, size int64, wanted map[string]bool
 		}
 	}
 	var all uint64
-	info := uint64(0)
+	info := &elf.Section{}
 	for _, s := range e.Sections {
 		if !strings.HasPrefix(s.Name, ".debug_") && !strings.HasPrefix(s.Name, ".zdebug_") || s.Type == elf.SHT_NOBITS {
 			continue
@@ -66,7 +63,7 @@ func read(ctx context.Context, f io.ReaderAt, size int64, wanted map[string]bool
 			return nil, errors.New("the debug information is too large")
 		}
 		if s.Name == ".debug_info" {
-			info = s.Size
+			info = s
 		}
 	}
 	d, err := e.DWARF()
@@ -76,7 +73,10 @@ func read(ctx context.Context, f io.ReaderAt, size int64, wanted map[string]bool
 	// Each entry takes a byte at least; those that are looked up a second time
 	// are remembered. Names stand once for all entries that have them, but are
 	// read for each.
-	v := &version{d: d, r: d.Reader(), left: int(info)*2 + 1<<16, text: int(all)*16 + 16<<20, things: map[string]*thing{}, types: map[dwarf.Offset]*typ{}, defined: map[string]bool{}}
+	v := &version{
+		d: d, r: d.Reader(), order: e.ByteOrder, left: int(info.Size)*2 + 1<<16, text: int(all)*16 + 16<<20, info: info, signed: map[uint64]dwarf.Offset{},
+		things: map[string]*thing{}, types: map[dwarf.Offset]*typ{unknownType: {unknown: true}}, defined: map[string]bool{},
+	}
 	return v, v.walk(ctx, wanted)
 }
 
@@ -166,6 +166,11 @@ func (v *version) walk(ctx context.Context, wanted map[string]bool) error {
 				return err
 			}
 			v.units = append(v.units, unit{off: e.Offset, entry: e})
+			if e.Tag == dwarf.TagTypeUnit {
+				if err := v.typeUnit(e); err != nil {
+					return err
+				}
+			}
 			scope = 0
 			continue
 		case dwarf.TagNamespace:
@@ -185,6 +190,9 @@ func (v *version) walk(ctx context.Context, wanted map[string]bool) error {
 			if declared, _ := e.Val(dwarf.AttrDeclaration).(bool); !declared {
 				found = append(found, e)
 			}
+		}
+		if len(v.units) > 0 && (e.Tag == dwarf.TagBaseType || e.Val(dwarf.AttrType) != nil) {
+			v.units[len(v.units)-1].typed = true
 		}
 		if e.Children {
 			if err := v.skip(); err != nil {
@@ -240,8 +248,11 @@ func (v *version) thing(e *dwarf.Entry, wanted map[string]bool) error {
 		}
 		whole = append(whole, more)
 	}
-	name, external := "", false
+	name, external, typed := "", false, v.typed(e)
 	for _, part := range whole {
+		if is, _ := part.Val(dwarf.AttrPrototyped).(bool); is {
+			typed = true
+		}
 		if s, ok := part.Val(dwarf.AttrLinkageName).(string); ok && name == "" {
 			name = s
 		}
@@ -254,13 +265,13 @@ func (v *version) thing(e *dwarf.Entry, wanted map[string]bool) error {
 			name = s
 		}
 	}
-	if !external || !wanted[name] || v.things[name] != nil {
+	if !external || !typed || !wanted[name] || v.things[name] != nil {
 		return nil
 	}
 	t := &thing{isFunction: e.Tag == dwarf.TagSubprogram}
 	for _, part := range whole {
-		if off, ok := part.Val(dwarf.AttrType).(dwarf.Offset); ok && t.result == 0 {
-			t.result = off
+		if t.result == 0 {
+			t.result = v.typeOf(part)
 		}
 	}
 	if t.isFunction {
@@ -304,8 +315,8 @@ func (v *version) params(e *dwarf.Entry, t *thing) error {
 	return v.children(e, func(p *dwarf.Entry) bool {
 		switch p.Tag {
 		case dwarf.TagFormalParameter:
-			off, ok := p.Val(dwarf.AttrType).(dwarf.Offset)
-			if _, inlined := p.Val(dwarf.AttrAbstractOrigin).(dwarf.Offset); !ok && inlined {
+			off := v.typeOf(p)
+			if _, inlined := p.Val(dwarf.AttrAbstractOrigin).(dwarf.Offset); off == 0 && inlined {
 				return false // they are those of the function's origin, which comes next
 			}
 			t.params = append(t.params, off)
@@ -314,43 +325,4 @@ func (v *version) params(e *dwarf.Entry, t *thing) error {
 		}
 		return true
 	})
-}
-
-// file is the name of the source file that an entry was declared in; "" if that
-// is not known.
-func (v *version) file(e *dwarf.Entry) string {
-	n, ok := e.Val(dwarf.AttrDeclFile).(int64)
-	if !ok {
-		return ""
-	}
-	u := v.unitOf(e.Offset)
-	if u == nil {
-		return ""
-	}
-	if !u.known {
-		u.known = true
-		if lines, err := v.d.LineReader(u.entry); err == nil && lines != nil {
-			u.files = lines.Files()
-		}
-	}
-	if n < 0 || n >= int64(len(u.files)) || u.files[n] == nil {
-		return ""
-	}
-	return u.files[n].Name
-}
-
-// unitOf is the unit that an entry is in: the last that begins before it.
-func (v *version) unitOf(off dwarf.Offset) *unit {
-	low, high := 0, len(v.units)
-	for low < high {
-		if mid := (low + high) / 2; v.units[mid].off <= off {
-			low = mid + 1
-		} else {
-			high = mid
-		}
-	}
-	if low == 0 {
-		return nil
-	}
-	return &v.units[low-1]
 }
