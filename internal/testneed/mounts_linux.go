@@ -10,14 +10,15 @@ import (
 	"golang.org/x/sys/unix"
 )
 
+const withOwnMounts = "MOULT_OWN_MOUNTS"
+
 // ownMounts executes the tests of a package anew in a mount namespace of their
 // own, if it may. Packages are tested side by side, and who makes such a
 // namespace for a program copies all mounts that are there at that moment: it
 // would use, and keep busy, what another package has mounted and is about to
 // unmount.
 func ownMounts() {
-	const done = "MOULT_OWN_MOUNTS"
-	if os.Geteuid() != 0 || os.Getenv(done) != "" {
+	if os.Geteuid() != 0 || os.Getenv(withOwnMounts) != "" {
 		return
 	}
 	// The namespace is that of the thread until it executes something.
@@ -30,7 +31,7 @@ func ownMounts() {
 	// signals are, and programs that a test interrupts would not hear it.
 	signal.Notify(make(chan os.Signal, 1), unix.SIGINT, unix.SIGQUIT, unix.SIGHUP, unix.SIGTERM)
 	_ = unix.Mount("", "/", "", unix.MS_REC|unix.MS_PRIVATE, "") // who may not do this has to do without
-	os.Setenv(done, "1")
+	os.Setenv(withOwnMounts, "1")
 	err := syscall.Exec("/proc/self/exe", os.Args, os.Environ())
 	panic(fmt.Sprintf("execute the tests in a mount namespace: %v", err))
 }
