@@ -44,7 +44,11 @@ are no longer stale: they are the same inodes.`,
 					return a.finish(cmd.Context(), t, &after, r, err)
 				}
 				a.remarkResult(r)
-				if err := a.print(r, func(w io.Writer) {
+				v := struct {
+					deploy.Result
+					DryRun bool `json:"dry_run"`
+				}{r, true}
+				if err := a.print(v, func(w io.Writer) {
 					fmt.Fprintf(w, "%s: %s can be live again%s\n", r.Target.Quoted(), generation(r.Generation), identity(r.Name, r.Version, r.Release))
 				}); err != nil {
 					return err

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 
 	"github.com/spf13/cobra"
 
@@ -58,6 +59,9 @@ and time is found too; moult apply --checksum mends it. Nothing is written.`,
 		})
 		for _, found := range v.Targets {
 			damaged = damaged || len(found.Damage) > 0
+			if slices.ContainsFunc(found.Damage, func(p deploy.Problem) bool { return p.Hint == "" }) {
+				a.remark("hint: moult apply --checksum RELEASE %s mends it", found.Target.Quoted())
+			}
 		}
 		if err := errors.Join(append(errs, err)...); err != nil || !damaged {
 			return err
