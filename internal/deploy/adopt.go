@@ -1,6 +1,7 @@
 package deploy
 
 import (
+	"context"
 	"encoding/json"
 	"errors"
 	"io/fs"
@@ -25,6 +26,67 @@ func (p *plan) toAdopt() []string {
 		}
 	}
 	return names
+}
+
+// compareAdopted compares the release with what is to be adopted. A file that the
+// user may change goes on as it is; what the release does not name goes out of
+// sight, with generation 0.
+func (p *plan) compareAdopted(ctx context.Context) error {
+	p.adopt = p.toAdopt()
+	if len(p.adopt) == 0 {
+		return nil
+	}
+	if err := p.rel.Complete(ctx); err != nil {
+		return err
+	}
+	for i := range p.steps {
+		st := &p.steps[i]
+		top, _, _ := strings.Cut(st.e.Path, "/")
+		if st.e.Type != release.File || !st.e.Keep || !slices.Contains(p.adopt, top) {
+			continue
+		}
+		path := p.s.t.abs(st.e.Path)
+		if real, err := filepath.EvalSymlinks(filepath.Dir(path)); err != nil || real != filepath.Dir(path) {
+			continue // nothing, or elsewhere
+		}
+		now, err := find(path, "", nil)
+		switch {
+		case errors.Is(err, fs.ErrNotExist):
+		case err != nil:
+			return err
+		case now.Type == release.File || now.Type == release.Symlink:
+			if err := p.keepTheirs(st, &release.Entry{}, &now); err != nil {
+				return err
+			}
+		}
+	}
+	return p.warnOfHidden()
+}
+
+// warnOfHidden names what is to be adopted and not in the release.
+func (p *plan) warnOfHidden() error {
+	var first Path
+	n := 0
+	for _, top := range p.adopt {
+		err := filepath.WalkDir(p.s.t.abs(top), func(path string, d fs.DirEntry, err error) error {
+			if errors.Is(err, fs.ErrNotExist) || err == nil && d.IsDir() {
+				return nil
+			}
+			if name := path[len(p.s.t.path)+1:]; err == nil && p.m.Find(name) == nil {
+				if n++; n == 1 {
+					first = Path(name)
+				}
+			}
+			return err
+		})
+		if err != nil {
+			return err
+		}
+	}
+	if n > 0 {
+		p.warn("%s (%d in all) is not in the release and goes out of sight, with what is adopted, to %s", first.Quoted(), n, p.s.abs(genDir(0)))
+	}
+	return nil
 }
 
 // makeGenerationZero makes the generation that the present content is to

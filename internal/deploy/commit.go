@@ -53,6 +53,9 @@ func (t *Target) Plan(ctx context.Context, rel *release.Release, o ApplyOptions)
 	if err := rel.Complete(ctx); err != nil {
 		return Plan{}, err
 	}
+	if !p.same() {
+		p.warnOfExtra(ctx)
+	}
 	if err := p.checkLinks(ctx, p.openSource); err != nil {
 		return Plan{}, err
 	}

@@ -185,7 +185,12 @@ func (s *state) candidates(r Retention, c *Collection) ([]int, error) {
 	}
 	var out []int
 	var bytes int64
-	count := 0
+	count := 0 // of those that are kept so far, beside the pinned ones
+	for _, n := range ns {
+		if (n == live || n == prev) && !pins[n] {
+			count++
+		}
+	}
 	for _, n := range slices.Backward(ns) {
 		why := ""
 		recent := s.recent(retired[n], ns)
@@ -202,7 +207,7 @@ func (s *state) candidates(r Retention, c *Collection) ([]int, error) {
 		if r.Bytes > 0 && (why == "" || why == "previous") {
 			bytes += s.bytesOf(n)
 		}
-		if !pins[n] {
+		if why == "" {
 			count++
 		}
 		tooMany := count > keep || r.Bytes > 0 && bytes > r.Bytes

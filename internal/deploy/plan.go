@@ -134,7 +134,9 @@ func (t *Target) makePlan(ctx context.Context, s *state, rel *release.Release, o
 	}
 	var err error
 	if s.layout == Owned {
-		err = p.compareOwned(ctx)
+		if err = p.compareOwned(ctx); err == nil {
+			err = p.compareAdopted(ctx)
+		}
 	} else {
 		err = p.compareShared(ctx)
 	}

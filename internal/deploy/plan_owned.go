@@ -113,6 +113,10 @@ func (p *plan) compareLive(st *step) error {
 	if st.e.Keep && damage != "" && st.e.Type == release.File {
 		return p.keepTheirs(st, was, &now)
 	}
+	if damage != "" && was.Keep && now.Type != 0 {
+		p.keepNoLonger(st)
+		return nil
+	}
 	if damage != "" {
 		p.mend(st.e.Path)
 		st.act, st.why = actCopy, "damaged: "+damage
@@ -140,6 +144,13 @@ func (p *plan) timeDiffers(st *step, now int64) bool {
 func (p *plan) touched(dir string) bool {
 	i, ok := slices.BinarySearchFunc(p.steps, dir, func(st step, path string) int { return strings.Compare(st.e.Path, path) })
 	return !ok || p.steps[i].found == nil || p.steps[i].touched
+}
+
+// keepNoLonger: the user has changed a file, and this release does not say any
+// more that it may be.
+func (p *plan) keepNoLonger(st *step) {
+	st.act, st.why = actCopy, "changed here, which this release does not allow any more"
+	p.warn("%s was changed here, and this release does not keep such changes: that version stays with generation %d", Path(st.e.Path).Quoted(), p.live)
 }
 
 // keepTheirs: the user has changed (or removed) a file that is theirs to

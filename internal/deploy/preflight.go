@@ -16,7 +16,7 @@ import (
 // anything is changed. What it finds is in p.problems, together, so that nobody
 // has to try ten times to learn of ten things.
 func (p *plan) preflight(ctx context.Context) error {
-	p.adopt = p.toAdopt()
+	p.checkSource()
 	dir := p.s.t.path
 	if !exists(dir) {
 		dir = filepath.Dir(dir)
@@ -38,6 +38,13 @@ func (p *plan) preflight(ctx context.Context) error {
 		return err
 	}
 	return p.checkPackages(ctx)
+}
+
+// checkSource refuses a target that the release would ship from the next time on.
+func (p *plan) checkSource() {
+	if p.rel.Ships(p.s.t.path) {
+		p.problem("", p.s.t.path+" is inside of the release", "exclude it in moult.toml, or let the target lie elsewhere")
+	}
 }
 
 func (p *plan) checkWritable(dir string) error {

@@ -261,3 +261,22 @@ func TestReuseSpares(t *testing.T) {
 		})
 	}
 }
+
+// TestRetentionAfterRollback: live and previous come first, however new the
+// others are.
+func TestRetentionAfterRollback(t *testing.T) {
+	target := reuseTarget(t)
+	many := Retention{Generations: 9, Unreadable: true}
+	for i := range 4 {
+		applyTo(t, target, tree{"bin/tool": fmt.Sprint("0755:tool ", i)}.write(t, t.TempDir()), ApplyOptions{Retention: many})
+	}
+	_, err := target.Rollback(context.Background(), RollbackOptions{Generation: 1})
+	must(t, err)
+	for keep, want := range map[int][]int{1: {2, 3}, 2: {2, 3}, 3: {2}, 4: {}} {
+		c, err := target.GC(context.Background(), GCOptions{Retention: Retention{Generations: keep, Unreadable: true}, DryRun: true})
+		must(t, err)
+		if !slices.Equal(c.Collected, want) {
+			t.Errorf("of 1 (live), 2, 3 and 4 (previous), with %d to keep: collected %v, want %v", keep, c.Collected, want)
+		}
+	}
+}

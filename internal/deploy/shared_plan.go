@@ -228,6 +228,8 @@ func (p *plan) compareChanged(st *step, was, found *release.Entry) error {
 	case damage == "":
 	case st.e.Keep:
 		return p.keepTheirs(st, was, found)
+	case was.Keep:
+		p.keepNoLonger(st)
 	case differs(st.e, st.uid, st.gid, ptr(fixOwners(*was, uid, gid)), false) == "":
 		st.why = "damaged: " + damage
 		p.mend(st.is)

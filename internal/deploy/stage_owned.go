@@ -148,7 +148,11 @@ func (b *stager) placeOwned(st *step) error {
 // is, and lays the release's version beside it if that is new.
 func (b *stager) carryOver(st *step, name string) error {
 	if st.found != nil {
-		if err := copyFound(b.s.t, b.s.file(genDir(b.live)+"/"+st.e.Path), name, st.found); err != nil {
+		from := st.e.Path // what is adopted has no generation yet
+		if b.live != noGeneration {
+			from = b.s.file(genDir(b.live) + "/" + st.e.Path)
+		}
+		if err := copyFound(b.s.t, from, name, st.found); err != nil {
 			return err
 		}
 	}

@@ -115,6 +115,25 @@ func ownersOf(o Owners) func(*item, *Entry) {
 	}
 }
 
+// Ships says that the release is read from a directory that path is in, or is,
+// and does not exclude it: what comes to be there will be in it the next time.
+// path is absolute, without symbolic links.
+func (r *Release) Ships(path string) bool {
+	src, ok := r.source.(*dirSource)
+	if !ok {
+		return false
+	}
+	dir, err := filepath.Abs(src.path)
+	if err == nil {
+		dir, err = filepath.EvalSymlinks(dir)
+	}
+	rest, inside := strings.CutPrefix(path+"/", strings.TrimSuffix(dir, "/")+"/")
+	if err != nil || !inside {
+		return false
+	}
+	return !r.Config.excludesBelow(strings.TrimSuffix(rest, "/"))
+}
+
 // dirSource reads the files of a directory.
 type dirSource struct {
 	root  *disk.Root
