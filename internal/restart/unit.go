@@ -93,11 +93,16 @@ var errNotUp = errors.New("is not up")
 // waitUp waits until the unit is active. A unit of type oneshot is also well
 // when it has done its work.
 func (m *manager) waitUp(ctx context.Context, name string) (unit, error) {
+	var last unit // what was seen, where the end of the time cuts a look short
 	for pause := upPoll; ; pause = min(2*pause, upPollAtMost) {
 		u, err := m.look(ctx, name)
+		if err != nil && ctx.Err() != nil && last.name != "" {
+			return last, notInTime(last)
+		}
 		if err != nil {
 			return u, err
 		}
+		last = u
 		switch {
 		case u.active == "active" && !u.job:
 			return u, nil
@@ -107,9 +112,13 @@ func (m *manager) waitUp(ctx context.Context, name string) (unit, error) {
 			return u, fmt.Errorf("%s %w%s", name, errNotUp, m.why(ctx, name))
 		}
 		if !sleep(ctx, pause) {
-			return u, fmt.Errorf("%s %w in time; it is %s (%s)", name, errNotUp, u.active, u.sub)
+			return u, notInTime(u)
 		}
 	}
+}
+
+func notInTime(u unit) error {
+	return fmt.Errorf("%s %w in time; it is %s (%s)", u.name, errNotUp, u.active, u.sub)
 }
 
 // stayed looks once more at a unit that was up: still up, and not because
