@@ -123,7 +123,8 @@ func (k *interpreterKind) script(args []string) (string, bool) {
 
 // fromHere looks up a name that may start from the working directory.
 func (l *visit) fromHere(name string) *target {
-	if !strings.HasPrefix(name, "/") {
+	relative := !strings.HasPrefix(name, "/")
+	if relative {
 		cwd, err := l.p.link("cwd")
 		if err != nil {
 			return nil
@@ -141,6 +142,9 @@ func (l *visit) fromHere(name string) *target {
 		name = l.Places.Live(name)
 	}
 	t, _ := l.lookUp(l.root, name)
+	if relative && t != nil && missing(t.err) {
+		return nil // the process may have gone elsewhere
+	}
 	return t
 }
 

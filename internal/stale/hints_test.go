@@ -57,11 +57,16 @@ func TestHints(t *testing.T) {
 		{name: "script app/main.pl replaced", begin: byName, after: renamed},
 		{name: "script app/main.pl replaced, run by itself", begin: byItself, after: renamed},
 		{name: "script app/main.pl unlinked", begin: byItself, after: func(s *scene) { s.must(os.Remove(s.in("app/main.pl"))) }},
+		{name: "by a relative name, and gone elsewhere", begin: func(s *scene) *exec.Cmd {
+			setUp(s)
+			s.must(os.WriteFile(s.in("app/main.pl"), []byte("chdir '/';\n"+wait), 0o755))
+			return s.at(perl, "-w", "app/main.pl")
+		}},
 		{name: "module app/lib/Part.pm written", begin: byName, after: func(s *scene) {
 			s.must(os.WriteFile(s.in("app/lib/Part.pm"), []byte("2;\n"), 0o644))
 		}},
 	}
-	want := []string{"", "script app/main.pl", "script app/main.pl", "script app/main.pl", "module app/lib/Part.pm"}
+	want := []string{"", "script app/main.pl", "script app/main.pl", "script app/main.pl", "", "module app/lib/Part.pm"}
 	if os.Geteuid() == 0 {
 		// A mount below may be one that does not answer.
 		all = append(all, situation{name: "a new module in a mount below", begin: func(s *scene) *exec.Cmd {

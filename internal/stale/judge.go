@@ -2,6 +2,7 @@ package stale
 
 import (
 	"cmp"
+	"path"
 	"slices"
 	"strings"
 
@@ -160,6 +161,9 @@ func (l *visit) named(u *used) (*root, string) {
 	}
 	text := l.printed(u)
 	name, ok := r.inside(text)
+	if there, is := l.fromWorking(u, name); ok && is {
+		return r, there
+	}
 	if !ok {
 		r, name = l.top(r), text
 	}
@@ -173,6 +177,26 @@ func (l *visit) named(u *used) (*root, string) {
 		}
 	}
 	return r, name
+}
+
+// fromWorking is what a relative name leads to, if the process still stands where
+// it was loaded from: the file that it has was moved aside in that very
+// directory, or a link there led to it. Elsewhere the name is anybody's.
+func (l *visit) fromWorking(u *used, has string) (string, bool) {
+	if u.name == "" || u.name[0] == '/' || strings.HasSuffix(has, deletedSuffix) {
+		return "", false
+	}
+	cwd, err := l.p.link("cwd")
+	if err != nil {
+		return "", false
+	}
+	inside, ok := l.root.inside(cwd)
+	name := path.Join(inside, u.name)
+	if !ok || name == has || path.Dir(name) != path.Dir(has) {
+		return "", false
+	}
+	t, ok := l.lookUp(l.root, name)
+	return name, ok && t.err == nil
 }
 
 // loadable says that a name can be opened again by another process: it is

@@ -147,6 +147,34 @@ func TestTruthOfLoading(t *testing.T) {
 				s.put("hold2", "else/prog")
 				return s.at("./prog", "chdir", s.in("else"))
 			}},
+		{name: "by a relative name, moved aside", want: Stale,
+			begin: func(s *scene) *exec.Cmd { s.put("hold", "prog"); return s.at("./prog") },
+			after: func(s *scene) { s.rename("prog", "prog.old"); s.put("hold2", "prog") }},
+		{name: "by a relative name, moved away",
+			begin: func(s *scene) *exec.Cmd { s.put("hold", "prog"); return s.at("./prog") },
+			after: func(s *scene) { s.rename("prog", "prog.old") }},
+		{name: "by a relative name, moved elsewhere",
+			begin: func(s *scene) *exec.Cmd { s.put("hold", "prog"); return s.at("./prog") },
+			after: func(s *scene) { mkdir(s.t, s.in("else")); s.rename("prog", "else/prog"); s.put("hold2", "prog") }},
+		{name: "by a relative link, switched", want: Stale,
+			begin: func(s *scene) *exec.Cmd {
+				s.put("hold", "prog.1")
+				link(s, "prog.1", "prog")
+				return s.at("./prog")
+			},
+			after: func(s *scene) { s.put("hold2", "prog.2"); link(s, "prog.2", "new"); s.rename("new", "prog") }},
+		{name: "by a relative link",
+			begin: func(s *scene) *exec.Cmd {
+				s.put("hold", "prog.1")
+				link(s, "prog.1", "prog")
+				return s.at("./prog")
+			}},
+		{name: "a relative plugin, moved aside", want: Stale,
+			begin: func(s *scene) *exec.Cmd {
+				s.put("part1.so", "lib.so")
+				return s.at(filepath.Join(programs, "hold"), "dlopen", "./lib.so")
+			},
+			after: func(s *scene) { s.rename("lib.so", "lib.old"); s.put("part2.so", "lib.so") }},
 		{name: "a relative plugin, replaced", want: Stale,
 			begin: func(s *scene) *exec.Cmd {
 				s.put("part1.so", "lib.so")
