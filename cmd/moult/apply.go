@@ -78,7 +78,8 @@ rename. One with files in it is shared, and gets its files one by one, unless
 --adopt is given; a remark says so. --layout says otherwise on the first apply.
 
 --restart brings the processes along, as moult restart does. With --health, what
-is not well afterwards is rolled back, restarted and asked once more.`,
+is not well afterwards is rolled back and asked once more, with --restart after
+another restart.`,
 		Example: `  moult apply ./build /opt/app
   moult apply --dry-run app-2.1.moult /opt/app
   moult apply app-2.1.moult /opt/app --restart --health tcp:localhost:80

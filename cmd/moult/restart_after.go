@@ -25,7 +25,8 @@ type restarted struct {
 }
 
 // finish prints what a command has done with a target; if it is asked to, it
-// then restarts what is stale by that, and goes back if all is not well. What
+// then restarts what is stale by that, asks for the health, and goes back if all
+// is not well, whoever was to restart. What
 // has happened is printed as it happens, or else as one document in the end.
 func (a *app) finish(ctx context.Context, t *deploy.Target, f *restartFlags, r deploy.Result, err error) error {
 	if err != nil || !f.wanted() {
@@ -45,7 +46,7 @@ func (a *app) finish(ctx context.Context, t *deploy.Target, f *restartFlags, r d
 	switch {
 	case err == nil || errors.Is(err, restart.ErrRemains):
 	case !a.mayGoBack(ctx, f, r):
-		err = fmt.Errorf("%s is live: %w", generation(r.Generation), notWell(err))
+		err = fmt.Errorf("%s is live: %w", generation(r.Generation), notWell(f, err))
 	default:
 		err = a.goBack(ctx, t, f, &done, say, err)
 	}
@@ -96,10 +97,12 @@ func (a *app) restartAfter(ctx context.Context, t *deploy.Target, f *restartFlag
 
 // notWell gives an error of a restart that has itself done nothing the status of
 // a change that is not finished: the release is live.
-func notWell(err error) error {
+func notWell(f *restartFlags, err error) error {
 	switch {
 	case errors.Is(err, restart.ErrUnhealthy):
 		return err
+	case errors.Is(err, context.Canceled) && !f.restart:
+		return fmt.Errorf("%w: interrupted before it was known to be well", restart.ErrUnhealthy)
 	case errors.Is(err, context.Canceled):
 		return fmt.Errorf("%w: interrupted before its programs were restarted", restart.ErrUnhealthy)
 	}
@@ -113,11 +116,12 @@ func (a *app) mayGoBack(ctx context.Context, f *restartFlags, r deploy.Result) b
 	return len(f.probes) > 0 && r.Job != "rollback" && !r.Unchanged && r.From >= 0 && ctx.Err() == nil
 }
 
-// goBack makes the earlier generation live again and restarts once more. The
+// goBack makes the earlier generation live again and, if that was asked for,
+// restarts once more. The
 // error says in which state the host is now.
 func (a *app) goBack(ctx context.Context, t *deploy.Target, f *restartFlags, done *restarted, say func(func(io.Writer)), cause error) error {
 	was := done.Result
-	because := fmt.Errorf("%s: %w", generation(was.Generation), notWell(cause))
+	because := fmt.Errorf("%s: %w", generation(was.Generation), notWell(f, cause))
 	if live, err := liveOf(t, was.Name); err != nil || live != was.Generation {
 		if err == nil {
 			err = fmt.Errorf("somebody has made %s live meanwhile, which stays", generation(live))

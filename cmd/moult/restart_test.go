@@ -200,7 +200,7 @@ func TestOrder(t *testing.T) {
 	at := 0
 	for _, part := range []string{
 		"generation 2 is live, was 1", "1 restart done", "503 Service Unavailable", "moult: not well, going back to generation 1\n",
-		"generation 1 is live, was 2", "1 restart done", "well: " + s.url, "moult: apply: generation 2: not all is well after the restart; generation 1 is live again, and well\n",
+		"generation 1 is live, was 2", "1 restart done", "well: " + s.url, "moult: apply: generation 2: not all is well; generation 1 is live again, and well\n",
 	} {
 		i := strings.Index(both.String()[at:], part)
 		if i < 0 {

@@ -133,6 +133,8 @@ func writeBlind(w io.Writer, unreadable []int, hidden bool) {
 
 func writeRestarts(w io.Writer, r *restart.Result) {
 	switch done := r.Count(restart.Done) + r.Count(restart.Current); {
+	case r.HealthOnly:
+		fmt.Fprintf(w, "%sasked without a restart\n", ofTarget(r.Target))
 	case len(r.Steps) == 0:
 		fmt.Fprintf(w, "%snothing to restart\n", ofTarget(r.Target))
 	case done == len(r.Steps):

@@ -69,7 +69,7 @@ type Rule struct {
 var (
 	// ErrUnhealthy: something was restarted or was to be asked for its health,
 	// and is not well, or not to the end. What there is, is in the Result.
-	ErrUnhealthy = errors.New("not all is well after the restart")
+	ErrUnhealthy = errors.New("not all is well")
 
 	// ErrRemains: what was to be done has been done, and there are still stale
 	// processes. Result.Remaining has them.

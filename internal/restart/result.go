@@ -43,6 +43,7 @@ type Result struct {
 	Unreadable int       `json:"unreadable"`
 	Blind      []int     `json:"unreadable_pids"` // those, by PID
 	Hidden     bool      `json:"hidden"`
+	HealthOnly bool      `json:"health_only,omitempty"` // nobody was to be restarted, and nobody has looked for stale processes
 
 	lookErr error // the processes could not be looked at afterwards
 	cut     error // why the run was interrupted before its end

@@ -23,7 +23,7 @@ func Run(ctx context.Context, o Options, plan *Plan) (*Result, error) {
 	defer r.buses.close()
 	r.result = &Result{
 		Target: plan.Target, Steps: make([]Outcome, len(plan.Steps)), Left: plan.Left, Remaining: []Process{},
-		Health: []Health{}, Healthy: true, Unreadable: plan.Unreadable, Blind: plan.Blind, Hidden: plan.Hidden,
+		Health: []Health{}, Healthy: true, Unreadable: plan.Unreadable, Blind: plan.Blind, Hidden: plan.Hidden, HealthOnly: o.HealthOnly,
 	}
 	for i, s := range plan.Steps {
 		r.result.Steps[i] = Outcome{Step: s, State: NotTried}
