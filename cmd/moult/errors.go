@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -45,8 +46,6 @@ var statusText = map[int]string{
 	statusNotFound:      "COMMAND was not found",
 }
 
-// ruleHint is the way out for processes that are left as they are.
-const ruleHint = "what nobody knows how to restart needs a rule: moult restart --help shows one"
 
 // usageError is a command line that cannot be meant.
 type usageError struct {
@@ -80,6 +79,7 @@ func diagnose(err error) diagnosis {
 	var operand *operandError
 	var source *sourceError
 	var unit *unitError
+	var remains *restart.RemainsError
 	switch {
 	case errors.As(err, &command):
 		d.Status = command.status()
@@ -117,8 +117,8 @@ func diagnose(err error) diagnosis {
 		d.Hint = "moult status lists the generations"
 	case errors.Is(err, deploy.ErrNewer):
 		d.Hint = "use the moult that wrote it, or a newer one"
-	case errors.Is(err, restart.ErrRemains):
-		d.Status, d.Hint = statusFound, ruleHint
+	case errors.As(err, &remains):
+		d.Status, d.Hint = statusFound, cmp.Or(leftHint(remains.Left), "moult ps shows who runs what")
 	case errors.Is(err, errFound):
 		d.Status = statusFound
 	case errors.Is(err, unix.ENOSPC), errors.Is(err, unix.EDQUOT):

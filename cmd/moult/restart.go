@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"slices"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -178,9 +177,34 @@ func (a *app) restart(ctx context.Context, f *restartFlags, target string) error
 
 // remarkLeft gives the way out that a real run ends with.
 func (a *app) remarkLeft(left []restart.Left) {
-	if slices.ContainsFunc(left, func(l restart.Left) bool { return l.Reason == restart.ForUnknown }) {
-		a.remark("hint: %s", ruleHint)
+	if hint := leftHint(left); hint != "" {
+		a.remark("hint: %s", hint)
 	}
+}
+
+// The ways out for processes that are left as they are.
+const (
+	goneHint    = "what could not be started again stays as it is until its files are whole: moult check PROGRAM says what is missing"
+	ruleHint    = "what nobody knows how to restart needs a rule: moult restart --help shows one"
+	foreignHint = "--yes restarts also what is not the target's own"
+)
+
+// leftHint is the way out for the worst reason that something was left alone for,
+// "" if there is none but to see to it by other means.
+func leftHint(left []restart.Left) string {
+	reasons := map[restart.Reason]bool{}
+	for _, l := range left {
+		reasons[l.Reason] = true
+	}
+	switch {
+	case reasons[restart.ForGone]:
+		return goneHint
+	case reasons[restart.ForUnknown]:
+		return ruleHint
+	case reasons[restart.ForForeign]:
+		return foreignHint
+	}
+	return ""
 }
 
 type dryRun struct {

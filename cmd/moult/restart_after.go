@@ -41,7 +41,7 @@ func (a *app) finish(ctx context.Context, t *deploy.Target, f *restartFlags, r d
 		}
 	}
 	say(func(w io.Writer) { writeResult(w, r) })
-	done.Restart, err = a.restartAfter(ctx, t, f, nil)
+	done.Restart, err = a.restartAfter(ctx, t, f, r.Job, nil)
 	err = a.sayRestarts(say, done.Restart, err)
 	switch {
 	case err == nil || errors.Is(err, restart.ErrRemains):
@@ -73,8 +73,10 @@ func (a *app) sayRestarts(say func(func(io.Writer)), r *restart.Result, err erro
 }
 
 // restartAfter restarts what is stale in a target, and what an earlier run has
-// left down, or only asks for the health.
-func (a *app) restartAfter(ctx context.Context, t *deploy.Target, f *restartFlags, earlier *restart.Result) (*restart.Result, error) {
+// left down, or only asks for the health. A new release with which something would
+// not start again is not well, whatever its old code answers; after a rollback,
+// what can be restarted is.
+func (a *app) restartAfter(ctx context.Context, t *deploy.Target, f *restartFlags, job string, earlier *restart.Result) (*restart.Result, error) {
 	o, err := a.restartOptions(f, t.Path())
 	if err != nil {
 		return nil, err
@@ -92,6 +94,7 @@ func (a *app) restartAfter(ctx context.Context, t *deploy.Target, f *restartFlag
 		}
 	}
 	o.HealthOnly = !f.restart
+	o.MustStart = len(f.probes) > 0 && job != "rollback"
 	return a.runRestart(ctx, o, plan)
 }
 
@@ -140,7 +143,7 @@ func (a *app) goBack(ctx context.Context, t *deploy.Target, f *restartFlags, don
 	if err != nil {
 		return fmt.Errorf("%w; the rollback to %s: %w", because, generation(was.From), err)
 	}
-	done.Again, err = a.restartAfter(ctx, t, f, done.Restart)
+	done.Again, err = a.restartAfter(ctx, t, f, back.Job, done.Restart)
 	err = a.sayRestarts(say, done.Again, err)
 	switch {
 	case err == nil:

@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -71,8 +72,8 @@ func TestWouldStart(t *testing.T) {
 	}
 }
 
-// TestRemarkLeft wants the hint of a real run where a rule would help, and only
-// there.
+// TestRemarkLeft wants a hint that fits the reason, of a plan and of a real run;
+// a plan has none where there is nothing to be done about it.
 func TestRemarkLeft(t *testing.T) {
 	for _, c := range []struct {
 		reasons []restart.Reason
@@ -81,6 +82,8 @@ func TestRemarkLeft(t *testing.T) {
 		{nil, ""},
 		{[]restart.Reason{restart.ForDenied, restart.ForContainer}, ""},
 		{[]restart.Reason{restart.ForDenied, restart.ForUnknown}, "moult: hint: " + ruleHint + "\n"},
+		{[]restart.Reason{restart.ForUnknown, restart.ForGone}, "moult: hint: " + goneHint + "\n"},
+		{[]restart.Reason{restart.ForForeign, restart.ForHost}, "moult: hint: " + foreignHint + "\n"},
 	} {
 		var left []restart.Left
 		for _, r := range c.reasons {
@@ -90,6 +93,10 @@ func TestRemarkLeft(t *testing.T) {
 		newApp(nil, nil, &errs, nil).remarkLeft(left)
 		if got := errs.String(); got != c.want {
 			t.Errorf("%v: %q, want %q", c.reasons, got, c.want)
+		}
+		d := diagnose(fmt.Errorf("x: %w", &restart.RemainsError{Count: 1, Left: left}))
+		if d.Status != statusFound || c.want != "" && "moult: hint: "+d.Hint+"\n" != c.want || d.Hint == "" {
+			t.Errorf("%v: status %d with the hint %q, want 3 and %q", c.reasons, d.Status, d.Hint, c.want)
 		}
 	}
 }

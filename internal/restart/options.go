@@ -3,6 +3,7 @@ package restart
 import (
 	"context"
 	"errors"
+	"fmt"
 	"time"
 
 	"moult.example/internal/release"
@@ -35,6 +36,7 @@ type Options struct {
 	Parallel    int           // how many at a time; 0 is one
 	KeepGoing   bool          // go on with the others when one has failed
 	Timeout     time.Duration // for each, if its rule does not say; 0 is three minutes
+	MustStart   bool          // what could not be started again is not well: then nothing is tried
 	HealthOnly  bool          // nobody was to be restarted, so what is stale is no matter
 	Health      []Probe       // asked after each batch, and once if there is nothing to do
 	HealthLimit time.Duration // until all of them are well; 0 is one minute
@@ -72,9 +74,20 @@ var (
 	ErrUnhealthy = errors.New("not all is well")
 
 	// ErrRemains: what was to be done has been done, and there are still stale
-	// processes. Result.Remaining has them.
+	// processes. Result.Remaining has them, and a [RemainsError] says why.
 	ErrRemains = errors.New("stale processes remain")
 )
+
+// RemainsError is ErrRemains, with who was left alone.
+type RemainsError struct {
+	Count int
+	Left  []Left
+}
+
+func (e *RemainsError) Error() string { return fmt.Sprintf("%v: %d", ErrRemains, e.Count) }
+
+// Unwrap gives ErrRemains.
+func (e *RemainsError) Unwrap() error { return ErrRemains }
 
 const (
 	defaultTimeout = 3 * time.Minute // a service of systemd may take 90 seconds to stop, and as long to start

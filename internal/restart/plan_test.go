@@ -169,6 +169,29 @@ func TestGone(t *testing.T) {
 	h.opts.Check = func(context.Context, stale.Process) error { return errors.New("libz.so.2 is not found") }
 	plan = h.plan()
 	want(t, "why", plan.Left[0].Why, "a restart would fail: libz.so.2 is not found")
+
+	// That is no failure, unless it was to start: then the others stay as well, and
+	// nobody asks the old code how it is.
+	h.service("b.service", nil)
+	h.upgrade("b")
+	h.opts.Check = func(_ context.Context, p stale.Process) error {
+		if strings.HasPrefix(filepath.Base(p.Exe), "a") {
+			return errors.New("libz.so.2 is not found")
+		}
+		return nil
+	}
+	h.opts.Health, h.opts.MustStart = []Probe{probe(t, "true")}, true
+	r, err := h.run()
+	wantErr(t, err, ErrUnhealthy, ": a restart would fail: libz.so.2 is not found; 1 not tried")
+	want(t, "states", states(r), "b.service not tried")
+	want(t, "calls", strings.Join(h.Calls(), ", "), "")
+	if len(r.Health) != 0 || r.Healthy {
+		t.Errorf("healthy %v, %+v, want nobody asked", r.Healthy, r.Health)
+	}
+	h.opts.MustStart = false
+	r, err = h.run()
+	wantErr(t, err, ErrRemains, "1")
+	want(t, "states", states(r), "b.service done")
 }
 
 // TestContainers names containers.

@@ -47,6 +47,7 @@ type Result struct {
 
 	lookErr error // the processes could not be looked at afterwards
 	cut     error // why the run was interrupted before its end
+	broken  bool  // nothing was tried, as some of Left could not be started again
 }
 
 // Acted says that something was done to some process.
@@ -73,6 +74,11 @@ func (r *Result) Count(s State) int {
 // failures are what went wrong, in words.
 func (r *Result) failures() []string {
 	var all []string
+	for _, l := range r.Left {
+		if r.broken && l.Reason == ForGone {
+			all = append(all, fmt.Sprintf("%s, process %d: %s", shown(l.Comm), l.PID, l.Why))
+		}
+	}
 	for _, o := range r.Steps {
 		if o.State == Failed || o.State == StillOld {
 			all = append(all, o.Error)
@@ -114,7 +120,7 @@ func (r *Result) verdictFor(failures []string) error {
 	case !r.Healthy:
 		return fmt.Errorf("%w: %s", ErrUnhealthy, strings.Join(failures, "; "))
 	case len(r.Remaining) > 0:
-		return fmt.Errorf("%w: %d", ErrRemains, len(r.Remaining))
+		return &RemainsError{Count: len(r.Remaining), Left: r.Left}
 	}
 	return nil
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"sync"
 	"time"
 )
@@ -11,7 +12,9 @@ import (
 // Run does what a plan says, which must have been made with the same options. A
 // batch of up to Parallel steps that the rules do not tell apart is done at
 // once; the next begins when all of it is up, runs the new code and is well. A
-// failure ends the run, unless KeepGoing is set.
+// failure ends the run, unless KeepGoing is set. With MustStart nothing is begun, and
+// nobody asked, if the plan has to leave alone what could not be started again:
+// its old code would answer.
 //
 // The Result says what has been done and what is there, also where an error is
 // returned: ErrUnhealthy or ErrRemains, the reason why nothing could be done, or
@@ -49,6 +52,10 @@ type runner struct {
 // all does the steps, batch by batch.
 func (r *runner) all(ctx context.Context) {
 	steps := r.result.Steps
+	if r.MustStart && slices.ContainsFunc(r.result.Left, func(l Left) bool { return l.Reason == ForGone }) {
+		r.result.Healthy, r.result.broken = false, true
+		return
+	}
 	if len(steps) == 0 {
 		r.health(ctx, r.Health)
 		return
