@@ -7,7 +7,8 @@
 // on in the same process.
 //
 //	func main() {
-//		p, err := reexec.Start(reexec.Options{}) // first of all
+//		opts := reexec.Options{OnEvent: func(e reexec.Event) { log.Print(e) }}
+//		p, err := reexec.Start(opts)            // first of all
 //		if err != nil {
 //			log.Fatal(err)
 //		}

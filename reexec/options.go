@@ -2,6 +2,7 @@ package reexec
 
 import (
 	"errors"
+	"fmt"
 	"syscall"
 	"time"
 )
@@ -153,6 +154,21 @@ type Event struct {
 	Path       string        // the file that it is about
 	Err        error         // what went wrong
 	Gap        time.Duration // Readied after a hand-over: since the last accept
+}
+
+// String is the event as a line for a log, with what it has of all this.
+func (e Event) String() string {
+	text := fmt.Sprintf("generation %d: %s", e.Generation, e.Kind)
+	if e.Path != "" {
+		text += ": " + e.Path
+	}
+	if e.Gap > 0 {
+		text += fmt.Sprintf(", after %v without accepting", e.Gap.Round(time.Microsecond))
+	}
+	if e.Err != nil {
+		text += ": " + e.Err.Error()
+	}
+	return text
 }
 
 // Errors that callers branch on.

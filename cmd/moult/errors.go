@@ -46,7 +46,6 @@ var statusText = map[int]string{
 	statusNotFound:      "COMMAND was not found",
 }
 
-
 // usageError is a command line that cannot be meant.
 type usageError struct {
 	message string

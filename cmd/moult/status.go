@@ -32,6 +32,7 @@ no lock and writes nothing.`,
 				all, err := t.Status(name)
 				v.Targets = append(v.Targets, all...)
 				for _, s := range all {
+					a.remarkClosed(s)
 					if s.CutShort {
 						err = errors.Join(err, fmt.Errorf("%s: %w", s.Target.Quoted(), deploy.ErrCutShort))
 					}
@@ -54,6 +55,20 @@ no lock and writes nothing.`,
 	}
 	c.Flags().StringVar(&name, "name", "", "the product `NAME`, where several share the target")
 	return c
+}
+
+// remarkClosed says what this user does not get to see.
+func (a *app) remarkClosed(s deploy.Status) {
+	var closed []int
+	for _, g := range s.Generations {
+		if g.Closed {
+			closed = append(closed, g.Number)
+		}
+	}
+	if len(closed) > 0 {
+		a.remark("%s: this user may not look into %s of it: %s; its owner sees more, and root",
+			s.Target.Quoted(), plural(len(closed), "generation", "generations"), strings.ReplaceAll(numbers(closed), " ", ", "))
+	}
 }
 
 func writeStatus(w io.Writer, s deploy.Status) {
@@ -86,6 +101,13 @@ func writeStatus(w io.Writer, s deploy.Status) {
 			}
 			if g.Adopted {
 				state = append(state, "adopted")
+			}
+			if g.Closed {
+				if g.State != "closed" {
+					state = append(state, "closed")
+				}
+				row(fmt.Sprintf("  %d", g.Number), strings.Join(state, ", "), "-", "-", "-", "-", "-")
+				continue
 			}
 			row(fmt.Sprintf("  %d", g.Number), strings.Join(state, ", "), short(g.Release),
 				orDash(oneLine(g.Version)), g.Files, size(g.Bytes), when(g.Staged))

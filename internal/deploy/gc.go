@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
+	"os"
 	"slices"
 )
 
@@ -55,6 +57,9 @@ type Kept struct {
 
 // whySpare is why the newest of those that retention does not ask for is kept.
 const whySpare = "the next one is made of it"
+
+// whyClosed is all that who may not look into a generation can say of it.
+const whyClosed = "closed to this user, so that it cannot be told"
 
 // GC removes generations that are no longer needed.
 func (t *Target) GC(ctx context.Context, o GCOptions) (c Collection, err error) {
@@ -201,6 +206,8 @@ func (s *state) candidates(r Retention, c *Collection) ([]int, error) {
 			why = "previous"
 		case pins[n]:
 			why = "pinned"
+		case s.isClosed(n):
+			why = whyClosed
 		case !s.committed(n):
 			why = "staged"
 		}
@@ -225,6 +232,12 @@ func (s *state) candidates(r Retention, c *Collection) ([]int, error) {
 	}
 	slices.Reverse(out)
 	return out, nil
+}
+
+// isClosed says that this user may not look into a generation.
+func (s *state) isClosed(n int) bool {
+	_, err := os.Lstat(s.abs(s.books(genDir(n)) + "/committed"))
+	return errors.Is(err, fs.ErrPermission)
 }
 
 func (s *state) bytesOf(n int) (sum int64) {

@@ -31,8 +31,9 @@ type Generation struct {
 	Number  int       `json:"number"`
 	Release string    `json:"release"`
 	Version string    `json:"version,omitempty"`
-	Staged  time.Time `json:"staged"`
-	State   string    `json:"state"` // live, previous, staged, retired; damaged if its books cannot be read
+	Staged  time.Time `json:"staged,omitzero"`
+	State   string    `json:"state"`            // live, previous, staged, retired; damaged if its books cannot be read; closed if no more can be told
+	Closed  bool      `json:"closed,omitempty"` // this user may not look into it: what does not follow from its number is missing
 	Pinned  bool      `json:"pinned,omitempty"`
 	Adopted bool      `json:"adopted,omitempty"` // what was there before moult
 	Files   int       `json:"files"`
@@ -94,7 +95,7 @@ func (s *state) status() (Status, error) {
 	for _, n := range ns {
 		g, err := s.describe(n, st.Live, prev, pins)
 		if errors.Is(err, fs.ErrPermission) {
-			continue // retired ones are for root
+			g, err = closedGeneration(n, st.Live, prev, pins), nil // retired ones are for root
 		}
 		if err != nil && n != st.Live {
 			g, err = Generation{Number: n, State: "damaged", Pinned: pins[n], Damage: err.Error()}, nil
@@ -108,6 +109,18 @@ func (s *state) status() (Status, error) {
 		}
 	}
 	return st, s.since(&st)
+}
+
+// closedGeneration is what can be told of a generation from outside.
+func closedGeneration(n, live, prev int, pins map[int]bool) Generation {
+	g := Generation{Number: n, State: "closed", Closed: true, Pinned: pins[n]}
+	switch n {
+	case live:
+		g.State = "live"
+	case prev:
+		g.State = "previous"
+	}
+	return g
 }
 
 func (s *state) describe(n, live, prev int, pins map[int]bool) (Generation, error) {
