@@ -217,26 +217,25 @@ func TestOrder(t *testing.T) {
 // started again, so with a probe the release does not stay, though the old process
 // answers well.
 func TestWithoutProgram(t *testing.T) {
-	testLayouts(t, func(t *testing.T, layout string) {
-		s := newServedTarget(t, layout)
-		bad := s.release("2", okStatus)
-		if err := os.Rename(bad+"/bin/server", bad+"/bin/other"); err != nil {
-			t.Fatal(err)
-		}
-		pid := s.PID("app.service")
-		out, errs := s.moult(4, "apply", "--restart", "--health", s.url, bad, s.target)
-		mentions(t, out, "generation 2 is live, was 1", "left alone:", "a restart would fail: ", "generation 1 is live, was 2", "well: "+s.url)
-		mentions(t, errs, "moult: apply: generation 2: not all is well; generation 1 is live again, and well\n")
-		if s.PID("app.service") != pid || strings.Count(out, "well: ") != 1 {
-			t.Errorf("process %d after %d, want the same, and one question: %s", s.PID("app.service"), pid, out)
-		}
-		s.runsVersion("1")
+	cleanUp(t)
+	s := newServedTarget(t, "owned") // in a shared one a program in use keeps its name
+	bad := s.release("2", okStatus)
+	if err := os.Rename(bad+"/bin/server", bad+"/bin/other"); err != nil {
+		t.Fatal(err)
+	}
+	pid := s.PID("app.service")
+	out, errs := s.moult(4, "apply", "--restart", "--health", s.url, bad, s.target)
+	mentions(t, out, "generation 2 is live, was 1", "left alone:", "a restart would fail: ", "generation 1 is live, was 2", "well: "+s.url)
+	mentions(t, errs, "moult: apply: generation 2: not all is well; generation 1 is live again, and well\n")
+	if s.PID("app.service") != pid || strings.Count(out, "well: ") != 1 {
+		t.Errorf("process %d after %d, want the same, and one question: %s", s.PID("app.service"), pid, out)
+	}
+	s.runsVersion("1")
 
-		// Who asks nothing finds out, and hears what it is that is missing.
-		out, errs = s.moult(3, "apply", "--restart", bad, s.target)
-		mentions(t, out, "a restart would fail: ", "1 process is still stale")
-		mentions(t, errs, "moult: apply: stale processes remain: 1\nmoult: hint: "+goneHint+"\n")
-	})
+	// Who asks nothing finds out, and hears what it is that is missing.
+	out, errs = s.moult(3, "apply", "--restart", bad, s.target)
+	mentions(t, out, "a restart would fail: ", "1 process is still stale")
+	mentions(t, errs, "moult: apply: stale processes remain: 1\nmoult: hint: "+goneHint+"\n")
 }
 
 // TestRestartAfterCrash has a release whose service does not stay up: systemd has
