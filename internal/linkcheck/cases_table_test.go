@@ -179,6 +179,15 @@ var breaking = []loadCase{
 		want: []string{"break bad-file libx.so.1"},
 	},
 	{
+		name: "copied object is protected in the program", silent: true, // glibc copies it from nowhere
+		old: func(w *world) { copied(w, `int v[4] = {0};`) },
+		new: func(w *world) {
+			w.prog(`extern int v[4]; int main(void){return v[0] > 1;}`, "-l:libx.so.1", "-fno-pie", "-no-pie")
+			w.patch("bin/main", protectReferences)
+		},
+		want: []string{"break bad-file main"},
+	},
+	{
 		name: "only a weak definition of another kind is left", silent: true, old: plain,
 		new:  newLib(`__attribute__((weak)) int foo = 1; int bar(void){return 0;}`),
 		want: []string{"break kind-changed main foo"},
@@ -290,7 +299,7 @@ func protectReferences(b []byte) []byte {
 		return b
 	}
 	for i := range im.symbolCount() {
-		if s, ok := im.symbol(uint32(i)); ok && s.section == uint16(elf.SHN_UNDEF) {
+		if s, ok := im.symbol(uint32(i)); ok && (s.section == uint16(elf.SHN_UNDEF) || s.kind() == elf.STT_OBJECT) {
 			im.symtab[i*im.symbolSize()+5] |= byte(elf.STV_PROTECTED)
 		}
 	}

@@ -108,7 +108,7 @@ func (im *image) references(musl bool, t *tally) ([]reference, error) {
 				t.refs[*at-1].use |= u
 			case *at == 0:
 				s, _ := im.symbol(index)
-				if elf.SymVis(s.other&3) == elf.STV_PROTECTED && u == useTLS && !musl {
+				if elf.SymVis(s.other&3) == elf.STV_PROTECTED && (u == useTLS || u == useCopy) && !musl {
 					im.checkOwn(u) // whatever is found, glibc takes the file's own
 				}
 				if s.bind() == elf.STB_LOCAL || s.local() && !musl {
