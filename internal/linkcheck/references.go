@@ -102,15 +102,19 @@ func (im *image) references(musl bool, t *tally) ([]reference, error) {
 			if uint64(index) >= count {
 				return slices.Clone(t.refs), &FormatError{"relocation of a symbol that is not there"}
 			}
+			if (u == useTLS || u == useCopy) && !musl {
+				if s, _ := im.symbol(index); elf.SymVis(s.other&3) == elf.STV_PROTECTED {
+					im.checkOwn(u) // whatever is found, glibc takes the file's own
+				}
+			}
 			at := t.at(index, count)
 			switch {
 			case *at > 0:
 				t.refs[*at-1].use |= u
-			case *at == 0:
+			case *at < 0:
+				im.checkOwn(u)
+			default:
 				s, _ := im.symbol(index)
-				if elf.SymVis(s.other&3) == elf.STV_PROTECTED && (u == useTLS || u == useCopy) && !musl {
-					im.checkOwn(u) // whatever is found, glibc takes the file's own
-				}
 				if s.bind() == elf.STB_LOCAL || s.local() && !musl {
 					im.checkOwn(u)
 					*at = -1
