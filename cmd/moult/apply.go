@@ -62,8 +62,9 @@ func (f *applyFlags) options() (deploy.ApplyOptions, error) {
 func newApplyCommand(a *app) *cobra.Command {
 	var f applyFlags
 	c := &cobra.Command{
-		Use:   "apply [FLAGS] RELEASE TARGET",
-		Short: "make a release live, in one step",
+		SuggestFor: []string{"update", "upgrade", "deploy"},
+		Use:        "apply [FLAGS] RELEASE TARGET",
+		Short:      "make a release live, in one step",
 		Long: `Stage a release as a new generation of a target and commit it. Running programs
 keep the files that they have, and when apply reports success the release is on
 the disk. In an owned target no launch sees half of it; in a shared one the

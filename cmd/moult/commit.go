@@ -52,7 +52,7 @@ replace, or if the release's hook says so.`,
 func generationNumber(text string) (int, error) {
 	n, err := strconv.Atoi(text)
 	if err != nil || n < 0 {
-		return 0, &usageError{message: fmt.Sprintf("%q is not the number of a generation", text), hint: "moult status lists them"}
+		return 0, &usageError{message: fmt.Sprintf("%q is not the number of a generation", text), hint: "the order is TARGET GENERATION; moult status lists the generations"}
 	}
 	return n, nil
 }

@@ -79,6 +79,7 @@ func diagnose(err error) diagnosis {
 	var source *sourceError
 	var unit *unitError
 	var remains *restart.RemainsError
+	var list *deploy.ListError
 	switch {
 	case errors.As(err, &command):
 		d.Status = command.status()
@@ -122,6 +123,8 @@ func diagnose(err error) diagnosis {
 		d.Status = statusFound
 	case errors.Is(err, unix.ENOSPC), errors.Is(err, unix.EDQUOT):
 		d.Hint = "moult gc frees what no process uses any more"
+	case errors.As(err, &list):
+		d.Hint = "MOULT_STATE_DIR=DIR names another place for it"
 	case errors.As(err, &unit):
 		d.Hint = unit.hint()
 	case errors.As(err, &source):

@@ -42,6 +42,7 @@ func TestDiagnose(t *testing.T) {
 		{wrap(deploy.ErrNewer), 1, "newer"},
 		{wrap(&fs.PathError{Op: "write", Path: "x", Err: unix.ENOSPC}), 1, "moult gc"},
 		{wrap(&fs.PathError{Op: "open", Path: "x", Err: unix.EACCES}), 1, "root"},
+		{wrap(&deploy.ListError{Err: &fs.PathError{Op: "mkdir", Path: "//x", Err: unix.EACCES}}), 1, "MOULT_STATE_DIR"},
 		{ofSource(wrap(&fs.PathError{Op: "open", Path: "build/bin/x", Err: unix.EACCES}), "./build/"), 1, "must be able to read it"},
 		{ofSource(wrap(&fs.PathError{Op: "open", Path: "bin/x", Err: unix.EACCES}), "."), 1, "must be able to read it"},
 		{ofSource(wrap(&fs.PathError{Op: "open", Path: "a.tar", Err: unix.EACCES}), "a.tar"), 1, "must be able to read it"},
@@ -87,6 +88,8 @@ func TestUsage(t *testing.T) {
 	}{
 		{"aply r t", `moult: unknown command "aply"`, "did you mean moult apply?"},
 		{"statsu", `moult: unknown command "statsu"`, "did you mean moult status?"},
+		{"undo t", `moult: unknown command "undo"`, "did you mean moult rollback?"},
+		{"ls", `moult: unknown command "ls"`, "did you mean moult targets?"},
 		{"frobnicate", `moult: unknown command "frobnicate"`, "moult --help"},
 		{"help aply", `moult: help: unknown command "aply"`, "did you mean moult apply?"},
 		{"apply --adpt r t", "moult: apply: unknown flag: --adpt", "did you mean --adopt?"},
@@ -99,6 +102,7 @@ func TestUsage(t *testing.T) {
 		{"apply --wait soon r t", "moult: apply: invalid argument", "moult apply --help"},
 		{"apply --max-size 3Q r t", "moult: apply: invalid argument", "moult apply --help"},
 		{"commit t seven", `moult: commit: "seven" is not the number`, "moult status"},
+		{"rollback 2 t", `moult: rollback: "t" is not the number of a generation`, "the order is TARGET GENERATION"},
 		{"recover", "moult: recover: no TARGET is given, and no --all", "usage"},
 		{"recover --all t", "moult: recover: want targets or --all, not both", ""},
 		{"version x", "moult: version: it takes no operands, so \"x\" is one too many", "usage"},
@@ -169,6 +173,18 @@ func TestSizes(t *testing.T) {
 		}
 		if got != want {
 			t.Errorf("--max-size %q is %d, want %d", text, got, want)
+		}
+	}
+}
+
+// TestCollection names several generations as several.
+func TestCollection(t *testing.T) {
+	for want, given := range map[string][]int{
+		"/t: collected nothing\n": nil, "/t: collected generation 3\n": {3}, "/t: collected generations 1, 3\n": {1, 3},
+	} {
+		var b strings.Builder
+		if writeCollection(&b, deploy.Collection{Target: "/t", Collected: given}, false); b.String() != want {
+			t.Errorf("%v is %q, want %q", given, b.String(), want)
 		}
 	}
 }

@@ -14,8 +14,9 @@ func newForgetCommand(a *app) *cobra.Command {
 	var o deploy.ForgetOptions
 	var w wait
 	c := &cobra.Command{
-		Use:   "forget [FLAGS] TARGET",
-		Short: "leave a target as plain files",
+		SuggestFor: []string{"remove", "uninstall", "delete", "rm"},
+		Use:        "forget [FLAGS] TARGET",
+		Short:      "leave a target as plain files",
 		Long: `Leave a target as plain files, with nothing of moult's behind: what is live
 stays where it is, as the same files; all other generations go, and the way back
 with them. A target whose directory is gone for good is taken off the list.`,

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -51,6 +52,7 @@ of them. Every apply does this at its end.`,
 				if got.Recovered != nil {
 					a.remark("%s", recoveredText(*got.Recovered))
 				}
+				slices.SortFunc(got.Kept, func(a, b deploy.Kept) int { return b.Generation - a.Generation }) // newest first
 				v.Targets = append(v.Targets, got)
 			}
 			if o.DryRun {
@@ -86,6 +88,9 @@ func writeCollection(w io.Writer, c deploy.Collection, dry bool) {
 	if len(c.Collected) > 0 {
 		what = "generation " + numbers(c.Collected)
 	}
+	if len(c.Collected) > 1 {
+		what = "generations " + numbers(c.Collected)
+	}
 	fmt.Fprintf(w, "%s%s: %s %s", c.Target.Quoted(), inBrackets(c.Name), gone, what)
 	if c.FreedBytes > 0 {
 		fmt.Fprintf(w, ", %s", size(c.FreedBytes))
@@ -108,7 +113,7 @@ func pids(all []int) string {
 	if len(all) > few+1 {
 		shown = all[:few]
 	}
-	text := "pid " + strings.ReplaceAll(numbers(shown), " ", ", ")
+	text := "pid " + numbers(shown)
 	if more := len(all) - len(shown); more > 0 {
 		text += fmt.Sprintf(" and %d more", more)
 	}

@@ -41,6 +41,12 @@ are killed on purpose: the kernel's log will mention them.`,
 	c.Flags().BoolVar(&o.markdown, "markdown", false, "print the tables as Markdown")
 	c.Flags().StringVar(&o.explain, "explain", "", "explain a `METHOD` instead of trying it")
 	c.Flags().BoolVar(&o.trace, "trace", false, "with --explain: also run it under strace")
+	c.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error {
+		if strings.HasPrefix(err.Error(), "flag needs an argument: --explain") {
+			return &usageError{message: "--explain wants a METHOD", hint: methodsHint()}
+		}
+		return flagError(cmd, err)
+	})
 	c.RunE = func(cmd *cobra.Command, args []string) error {
 		options := lab.Options{Dir: o.dir, Moult: o.moult, Methods: args, Quick: o.quick}
 		if options.Moult == "" {
@@ -111,12 +117,14 @@ func labError(err error) error {
 	if !errors.As(err, &unknown) {
 		return err
 	}
-	u := &usageError{message: fmt.Sprintf("unknown method %q", unknown.Name), hint: "there are " + strings.Join(lab.Names(), ", ")}
+	u := &usageError{message: fmt.Sprintf("unknown method %q", unknown.Name), hint: methodsHint()}
 	if near := nearest(unknown.Name, lab.Names()); near != "" {
 		u.hint = "did you mean " + near + "?"
 	}
 	return u
 }
+
+func methodsHint() string { return "there are " + strings.Join(lab.Names(), ", ") }
 
 // screen is how wide the output may be, and whether it may have colours.
 func (a *app) screen() (width int, color bool) {

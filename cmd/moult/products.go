@@ -33,6 +33,7 @@ func (a *app) eachTarget(paths []string, all bool, w wait, job func(*deploy.Targ
 		if err != nil {
 			errs = append(errs, err)
 		}
+		a.remarkNone(len(targets), err)
 		for _, t := range targets {
 			paths = append(paths, string(t.Path))
 		}
@@ -43,6 +44,13 @@ func (a *app) eachTarget(paths []string, all bool, w wait, job func(*deploy.Targ
 		}
 	}
 	return errs
+}
+
+// remarkNone says why a command about all targets prints nothing.
+func (a *app) remarkNone(n int, err error) {
+	if n == 0 && err == nil {
+		a.remark("no targets are registered on this host (%s)", deploy.Path(deploy.StateDir()).Quoted())
+	}
 }
 
 // products are the names of what a target holds; a name picks one.

@@ -9,6 +9,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"moult.example/internal/deploy"
 	"moult.example/internal/restart"
 )
 
@@ -32,7 +33,7 @@ func ofTarget(target string) string {
 	if target == "" {
 		return ""
 	}
-	return oneLine(target) + ": "
+	return deploy.Path(target).Quoted() + ": "
 }
 
 func stepText(s restart.Step) string {

@@ -187,7 +187,9 @@ func short(id string) string { return id[:min(len(id), 12)] }
 
 func generation(n int) string { return fmt.Sprintf("generation %d", n) }
 
-func numbers(ns []int) string { return strings.Trim(fmt.Sprint(ns), "[]") }
+func numbers(ns []int) string {
+	return strings.ReplaceAll(strings.Trim(fmt.Sprint(ns), "[]"), " ", ", ")
+}
 
 func recoveredText(r deploy.Recovered) string {
 	text := r.Target.Quoted()

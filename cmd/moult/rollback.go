@@ -14,8 +14,9 @@ func newRollbackCommand(a *app) *cobra.Command {
 	var w wait
 	var after restartFlags
 	c := &cobra.Command{
-		Use:   "rollback [FLAGS] TARGET [GENERATION]",
-		Short: "make an earlier generation live again",
+		SuggestFor: []string{"undo", "revert"},
+		Use:        "rollback [FLAGS] TARGET [GENERATION]",
+		Short:      "make an earlier generation live again",
 		Long: `Make an earlier generation live again: the one that was live before this one,
 or the one of that number. Twice without a number is forward again, to the one
 that the first rollback has left; to go further back, name its number. One that

@@ -11,8 +11,9 @@ import (
 
 func newTargetsCommand(a *app) *cobra.Command {
 	return &cobra.Command{
-		Use:   "targets",
-		Short: "list the targets of this host",
+		SuggestFor: []string{"list", "ls"},
+		Use:        "targets",
+		Short:      "list the targets of this host",
 		Long: `List the targets of this host: those that moult recovers at boot. Root's are
 remembered in /var/lib/moult, other users' in ~/.local/state/moult.`,
 		Example:     "  moult targets\n  moult targets --json",
@@ -23,6 +24,7 @@ remembered in /var/lib/moult, other users' in ~/.local/state/moult.`,
 			v := struct {
 				Targets []deploy.Registered `json:"targets"`
 			}{append([]deploy.Registered{}, targets...)}
+			a.remarkNone(len(targets), damaged)
 			err := a.print(v, func(w io.Writer) {
 				table(w, func(row func(...any)) {
 					if len(targets) > 0 {

@@ -1,7 +1,9 @@
 package main
 
 import (
+	"cmp"
 	"fmt"
+	"slices"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -55,13 +57,17 @@ func wrongOperands(names, args []string, most int) string {
 // unknownCommand names the command that was meant, if one is near.
 func unknownCommand(cmd *cobra.Command, name string) error {
 	var names []string
+	meant := ""
 	for _, c := range cmd.Commands() {
 		if c.IsAvailableCommand() {
 			names = append(names, c.Name())
 		}
+		if slices.Contains(c.SuggestFor, name) {
+			meant = c.Name()
+		}
 	}
 	err := &usageError{message: fmt.Sprintf("unknown command %q", name), hint: "moult --help lists the commands"}
-	if near := nearest(name, names); near != "" {
+	if near := cmp.Or(meant, nearest(name, names)); near != "" {
 		err.hint = "did you mean moult " + near + "?"
 	}
 	return err

@@ -76,7 +76,7 @@ func (t *Target) checkOwnedName(s *state) error {
 		s.name = info.Name
 	}
 	if info.Name != "" && s.name != info.Name {
-		return refuse("", fmt.Sprintf("%s holds %s, not %s: an owned target is for one product", t.path, info.Name, s.name),
+		return refuse("", fmt.Sprintf("%s holds %s, not %s: an owned target is for one product", Path(t.path).Quoted(), info.Name, s.name),
 			"give the other product its own directory, or say --name "+info.Name)
 	}
 	return nil
@@ -93,7 +93,7 @@ func (t *Target) sharedName(name string) (string, error) {
 	case len(names) == 0 || len(names) == 1 && names[0] == fallback:
 		return fallback, nil
 	default:
-		return "", refuse("", fmt.Sprintf("%s holds %s, and this release does not say what it is", t.path, strings.Join(names, ", ")),
+		return "", refuse("", fmt.Sprintf("%s holds %s, and this release does not say what it is", Path(t.path).Quoted(), strings.Join(names, ", ")),
 			"say it with --name, or name in moult.toml")
 	}
 }

@@ -103,7 +103,7 @@ func (s *state) forgetOwned(ctx context.Context, o ForgetOptions, live int) erro
 		return err
 	}
 	if !o.Force {
-		if err := errors.Join(s.othersInUse(ctx, live), s.checkForget(ctx, live)); err != nil {
+		if err := joinRefusals(s.othersInUse(ctx, live), s.checkForget(ctx, live)); err != nil {
 			return err
 		}
 	}

@@ -69,6 +69,16 @@ func (s *state) checkForget(ctx context.Context, live int) error {
 	return nil
 }
 
+// joinRefusals makes one refusal of two, with the problems of both.
+func joinRefusals(a, b error) error {
+	first, ok1 := a.(*RefusedError)
+	second, ok2 := b.(*RefusedError)
+	if !ok1 || !ok2 {
+		return errors.Join(a, b)
+	}
+	return &RefusedError{append(first.Problems, second.Problems...)}
+}
+
 // untold: without its books nobody knows whether a generation holds what is the
 // user's.
 func untold(n int, err error) error {

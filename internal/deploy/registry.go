@@ -56,7 +56,8 @@ func registered(stateDir, path string) bool {
 
 // register remembers the target for recovery at boot. It is durable before the
 // first commit.
-func (t *Target) register() error {
+func (t *Target) register() (err error) {
+	defer func() { err = ofList(err) }()
 	if registered(t.opts.StateDir, t.path) {
 		return nil
 	}
@@ -76,7 +77,8 @@ func (t *Target) register() error {
 }
 
 // unregister forgets the target.
-func (t *Target) unregister() error {
+func (t *Target) unregister() (err error) {
+	defer func() { err = ofList(err) }()
 	if !registered(t.opts.StateDir, t.path) {
 		return nil
 	}
@@ -90,6 +92,32 @@ func (t *Target) unregister() error {
 	}
 	return fsys.SyncDir("targets")
 }
+
+// ListError says that the list of this host's targets cannot be written, which
+// is elsewhere than the target: who may write that one may still not write this.
+type ListError struct {
+	Err error
+}
+
+func ofList(err error) error {
+	if err == nil {
+		return nil
+	}
+	return &ListError{err}
+}
+
+// Error implements error.
+func (e *ListError) Error() string {
+	text := e.Err.Error()
+	var at *fs.PathError
+	if errors.As(e.Err, &at) {
+		text = at.Op + " " + filepath.Clean(at.Path) + ": " + at.Err.Error()
+	}
+	return "the list of targets: " + text
+}
+
+// Unwrap gives what it is that went wrong.
+func (e *ListError) Unwrap() error { return e.Err }
 
 // openStateDir makes the registry's directory, with its parents, and opens it.
 func openStateDir(opts Options) (disk.FS, error) {

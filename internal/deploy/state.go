@@ -126,7 +126,7 @@ func (t *Target) state(name string) (*state, error) {
 			}
 		}
 		if name != "" && s.name != "" && name != s.name {
-			return nil, refuse("", fmt.Sprintf("%s holds %s, not %s: an owned target is for one product", t.path, s.name, name), "give the other product its own directory")
+			return nil, refuse("", fmt.Sprintf("%s holds %s, not %s: an owned target is for one product", Path(t.path).Quoted(), s.name, name), "give the other product its own directory")
 		}
 		return s, nil
 	}
