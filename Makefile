@@ -175,7 +175,7 @@ uninstall:
 	$(call remove,$(unitdir),$(UNITS))
 	$(call remove,$(PREFIX)/lib/cmake/moult,moultConfig.cmake moultConfigVersion.cmake)
 	$(call remove,$(docdir),$(DOCS))
-	cd "$(DESTDIR)$(docdir)" && rmdir -p $(filter-out ./,$(sort $(dir $(DOCS)))) 2>/dev/null || true
+	cd "$(DESTDIR)$(docdir)" 2>/dev/null && rmdir -p $(filter-out ./,$(sort $(dir $(DOCS)))) 2>/dev/null || true
 	rmdir "$(DESTDIR)$(docdir)" "$(DESTDIR)$(PREFIX)/lib/cmake/moult" 2>/dev/null || true
 
 remove = [ ! -d "$(DESTDIR)$(1)" ] || { cd "$(DESTDIR)$(1)" && rm -f $(2); }

@@ -115,7 +115,7 @@ func (j *checkJob) options() error {
 func (a *app) checkRelease(ctx context.Context, j *checkJob, path string) (err error) {
 	if j.against != "" {
 		if _, err := os.Stat(j.against); err != nil {
-			return fmt.Errorf("--against: %w", err) // apply would make it; here it is a slip of the pen
+			return fmt.Errorf("--against: %w", notThere(err)) // apply would make it; here it is a slip of the pen
 		}
 	}
 	dir := ""

@@ -8,6 +8,7 @@ import (
 	"io/fs"
 	"os"
 	"os/user"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -79,6 +80,7 @@ func diagnose(err error) diagnosis {
 	var source *sourceError
 	var unit *unitError
 	var remains *restart.RemainsError
+	var noParent *noParentError
 	var list *deploy.ListError
 	switch {
 	case errors.As(err, &command):
@@ -123,6 +125,8 @@ func diagnose(err error) diagnosis {
 		d.Status = statusFound
 	case errors.Is(err, unix.ENOSPC), errors.Is(err, unix.EDQUOT):
 		d.Hint = "moult gc frees what no process uses any more"
+	case errors.As(err, &noParent):
+		d.Hint = "there is no directory " + deploy.Path(noParent.dir).Quoted() + "; install -D makes it"
 	case errors.As(err, &list):
 		d.Hint = "MOULT_STATE_DIR=DIR names another place for it"
 	case errors.As(err, &unit):
@@ -160,9 +164,11 @@ func (a *app) report(cmd *cobra.Command, err error) int {
 		}
 	}
 	for _, line := range lines {
-		fmt.Fprintf(a.stderr, "%s%s\n", prefix, oneLine(line))
+		if line != "" {
+			fmt.Fprintf(a.stderr, "%s%s\n", prefix, oneLine(line))
+		}
 	}
-	if d.Hint != "" {
+	if refused, ok := sole(err).(*deploy.RefusedError); d.Hint != "" && (!ok || oneWayOut(refused.Problems)) {
 		fmt.Fprintf(a.stderr, "moult: hint: %s\n", d.Hint)
 	}
 	if a.json && !a.printed {
@@ -186,9 +192,40 @@ func whoRuns() string {
 	return "uid " + uid
 }
 
-// errorLines are the errors of several targets, each for a line of its own.
+// sole is the error in joins of one.
+func sole(err error) error {
+	for {
+		joined, ok := err.(interface{ Unwrap() []error })
+		if !ok || len(joined.Unwrap()) != 1 {
+			return err
+		}
+		err = joined.Unwrap()[0]
+	}
+}
+
+// oneWayOut says that no two problems have different hints, so that one is said
+// for all.
+func oneWayOut(problems []deploy.Problem) bool {
+	return !slices.ContainsFunc(problems, func(p deploy.Problem) bool { return p.Hint != problems[0].Hint })
+}
+
+// errorLines are the errors of several targets, or the problems of a refusal with
+// their ways out, each for a line of its own.
 func errorLines(err error, d diagnosis) []string {
 	const show = 8
+	if refused, ok := sole(err).(*deploy.RefusedError); ok && len(refused.Problems) > 1 {
+		lines := []string{deploy.Refused}
+		for _, p := range refused.Problems {
+			if oneWayOut(refused.Problems) {
+				p.Hint = ""
+			}
+			lines = append(lines, problemText(p))
+		}
+		if more := len(refused.Problems) - show; more > 1 {
+			lines = append(lines[:show+1], fmt.Sprintf("and %d more", more))
+		}
+		return lines
+	}
 	joined, ok := err.(interface{ Unwrap() []error })
 	if !ok || d.Error != err.Error() {
 		return []string{d.Error}

@@ -74,6 +74,8 @@ func TestErrorLines(t *testing.T) {
 		{errors.Join(a, b), 2, "b: gone"},
 		{fmt.Errorf("%w; %w", a, b), 1, "a: gone; b: gone"},
 		{errors.Join(many...), 9, "and 4 more"},
+		{&deploy.RefusedError{Problems: []deploy.Problem{{Path: "a", Why: "odd", Hint: "mend"}, {Path: "b", Why: "odd", Hint: "mend"}}}, 3, "b: odd"},
+		{&deploy.RefusedError{Problems: []deploy.Problem{{Path: "a", Why: "odd", Hint: "mend"}, {Path: "b", Why: "odd", Hint: "drop"}}}, 3, "b: odd (drop)"},
 	} {
 		if got := errorLines(c.err, diagnose(c.err)); len(got) != c.lines || got[len(got)-1] != c.last {
 			t.Errorf("%v: got %q, want %d lines, the last %q", c.err, got, c.lines, c.last)

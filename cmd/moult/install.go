@@ -1,8 +1,11 @@
 package main
 
 import (
+	"errors"
 	"fmt"
 	"io"
+	"io/fs"
+	"path/filepath"
 	"slices"
 	"strings"
 
@@ -145,7 +148,7 @@ func (a *app) install(cmd *cobra.Command, f *installFlags, operands []string) er
 		a.remark("warning: %s", w)
 	}
 	if err != nil && !result.Changed {
-		return err
+		return withoutParent(err, f.Dest)
 	}
 	a.remarkUndone(result)
 	if !a.json && !f.verbose && !f.DryRun {
@@ -166,6 +169,23 @@ func (a *app) install(cmd *cobra.Command, f *installFlags, operands []string) er
 	})
 	if err == nil {
 		err = printErr
+	}
+	return err
+}
+
+// noParentError is an error of a file whose directory is not there.
+type noParentError struct {
+	error
+	dir string
+}
+
+func (e *noParentError) Unwrap() error { return e.error }
+
+// withoutParent makes it one, if that is what is wrong with a destination.
+func withoutParent(err error, dest string) error {
+	var at *fs.PathError
+	if errors.As(err, &at) && errors.Is(at, fs.ErrNotExist) && at.Op == "create" && at.Path == dest && dest != "" {
+		return &noParentError{err, filepath.Dir(dest)}
 	}
 	return err
 }

@@ -68,6 +68,9 @@ func manPage(c *cobra.Command) *cobra.Command {
 	flags.SortFlags = false
 	flags.AddFlagSet(c.LocalNonPersistentFlags())
 	flags.AddFlagSet(c.Root().PersistentFlags())
+	if c.HasAvailableSubCommands() {
+		page.Long += "\n\n" + manCommandList(c)
+	}
 	page.Long += "\n\n# OPTIONS\n"
 	for _, f := range flagTexts(flags) {
 		form := "**" + f.long + "**" + manText.Replace(f.value)
@@ -80,6 +83,20 @@ func manPage(c *cobra.Command) *cobra.Command {
 		page.Long += "# EXIT STATUS\n\n```\n" + exit + "```\n"
 	}
 	return page
+}
+
+// manCommandList lists the commands, in the order of the help.
+func manCommandList(c *cobra.Command) string {
+	var b strings.Builder
+	b.WriteString("# COMMANDS\n")
+	for _, g := range c.Groups() {
+		for _, sub := range c.Commands() {
+			if sub.GroupID == g.ID && sub.IsAvailableCommand() {
+				b.WriteString("**" + sub.Name() + "**\n: " + manText.Replace(sub.Short) + "\n\n")
+			}
+		}
+	}
+	return strings.TrimSpace(b.String())
 }
 
 // manBlocks marks the indented lines of a help text as such, so that man(1)

@@ -38,6 +38,12 @@ func TestManPages(t *testing.T) {
 	if want := []byte(`\fB--wait\fP TIME`); err != nil || !bytes.Contains(page, want) {
 		t.Errorf("moult-apply.1 (%v) has no %q: the value of a flag", err, want)
 	}
+	page, err = os.ReadFile(filepath.Join(dir, "moult.1"))
+	for _, want := range []string{".SH COMMANDS", "make an earlier generation live again"} {
+		if err != nil || !bytes.Contains(page, []byte(want)) {
+			t.Errorf("moult.1 (%v) has no %q: the commands", err, want)
+		}
+	}
 	files, _ := filepath.Glob(dir + "/.*.new")
 	if len(files) > 0 {
 		t.Errorf("left behind: %v", files)

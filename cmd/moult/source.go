@@ -96,9 +96,23 @@ func toUnpack(path string) (bool, error) {
 	}
 	st, err := os.Stat(path)
 	if err != nil {
-		return false, fmt.Errorf("release: %w", err)
+		return false, fmt.Errorf("release: %w", notThere(err))
 	}
 	return !st.IsDir(), nil
+}
+
+// lookedError is an error of looking at a file that somebody has named: by which
+// system call goes without saying.
+type lookedError struct{ *fs.PathError }
+
+func (e *lookedError) Error() string { return e.Path + ": " + e.Err.Error() }
+func (e *lookedError) Unwrap() error { return e.PathError }
+
+func notThere(err error) error {
+	if at, ok := err.(*fs.PathError); ok {
+		return &lookedError{at}
+	}
+	return err
 }
 
 // sourceError is an error of who may read the release, not of who may write the
