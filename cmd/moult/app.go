@@ -63,6 +63,7 @@ func (c command) make(a *app, group string) *cobra.Command {
 	cmd := c.build(a)
 	cmd.GroupID = group
 	cmd.DisableFlagsInUseLine = true
+	completeFlags(cmd)
 	return cmd
 }
 

@@ -24,7 +24,7 @@ replace, or if the release's hook says so.`,
   moult commit --wait 30s /opt/app 42`,
 		Annotations:       exitsAs(foundAfter, statusFound, statusUnfinished, statusBusy),
 		Args:              operands("TARGET", "[GENERATION]"),
-		ValidArgsFunction: completeTarget(0),
+		ValidArgsFunction: completeGeneration,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if len(args) == 2 {
 				var err error

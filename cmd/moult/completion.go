@@ -2,10 +2,12 @@ package main
 
 import (
 	"fmt"
+	"strconv"
 
 	"github.com/spf13/cobra"
 
 	"moult.example/internal/deploy"
+	"moult.example/internal/lab"
 )
 
 func newCompletionCommand(a *app) *cobra.Command {
@@ -56,4 +58,79 @@ func completeTargets(*cobra.Command, []string, string) ([]string, cobra.ShellCom
 		paths = append(paths, string(t.Path))
 	}
 	return paths, cobra.ShellCompDirectiveDefault
+}
+
+// flagValues are what can stand for the values of flags, by the name of the
+// flag, which means the same in every command that has it.
+var flagValues = map[string]func(args []string) []string{
+	"layout":     fixed("owned", "shared"),
+	"links":      fixed("refuse", "warn", "ignore"),
+	"owners":     fixed("names", "numbers", "none"),
+	"sort":       fixed("verdict", "pid", "user", "start", "since", "unit"),
+	"by":         fixed("mount", "environment"),
+	"backup":     fixed("none", "simple", "numbered", "existing"),
+	"explain":    func([]string) []string { return lab.Names() },
+	"name":       productsOf,
+	"generation": generationsOf,
+}
+
+func fixed(values ...string) func([]string) []string {
+	return func([]string) []string { return values }
+}
+
+// completeFlags offers them, and no files.
+func completeFlags(c *cobra.Command) {
+	for name, values := range flagValues {
+		if c.Flags().Lookup(name) != nil {
+			// It fails only for a flag that is not there, or has one already.
+			_ = c.RegisterFlagCompletionFunc(name, func(_ *cobra.Command, args []string, _ string) ([]string, cobra.ShellCompDirective) {
+				return values(args), cobra.ShellCompDirectiveNoFileComp
+			})
+		}
+	}
+}
+
+// completeGeneration offers targets, and then the generations of the one that
+// was chosen.
+func completeGeneration(cmd *cobra.Command, args []string, text string) ([]string, cobra.ShellCompDirective) {
+	switch len(args) {
+	case 0:
+		return completeTargets(cmd, args, text)
+	case 1:
+		return generationsOf(args), cobra.ShellCompDirectiveNoFileComp
+	}
+	return nil, cobra.ShellCompDirectiveNoFileComp
+}
+
+// productsOf are the products of the target that is the last operand, if it is
+// one.
+func productsOf(args []string) (names []string) {
+	for _, s := range statusOfLast(args) {
+		names = append(names, s.Name)
+	}
+	return names
+}
+
+func generationsOf(args []string) (numbers []string) {
+	for _, s := range statusOfLast(args) {
+		for _, g := range s.Generations {
+			numbers = append(numbers, strconv.Itoa(g.Number))
+		}
+	}
+	return numbers
+}
+
+// statusOfLast is nothing for what is no target: nobody wants to hear of an
+// error while typing.
+func statusOfLast(args []string) []deploy.Status {
+	if len(args) == 0 {
+		return nil
+	}
+	t, err := deploy.Open(args[len(args)-1], deploy.Options{})
+	if err != nil {
+		return nil
+	}
+	defer t.Close()
+	all, _ := t.Status("")
+	return all
 }

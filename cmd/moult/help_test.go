@@ -118,6 +118,13 @@ func TestCompletion(t *testing.T) {
 	if status, _, stderr := runMoult("completion", "tcsh"); status != statusUsage || !strings.Contains(stderr, "bash, zsh or fish") {
 		t.Errorf("completion tcsh: status %d, stderr %q, want 2 and the shells", status, stderr)
 	}
+	for _, c := range []struct{ flag, want string }{
+		{"apply --layout", "owned\nshared\n:4\n"}, {"ps --sort", "verdict\npid\n"}, {"lab --explain", "cp\n"}, {"rollback --name", ":4\n"},
+	} {
+		if _, out, _ := runMoult(append([]string{cobra.ShellCompRequestCmd}, append(strings.Fields(c.flag), "")...)...); !strings.HasPrefix(out, c.want) {
+			t.Errorf("completing the value of %s gives %q, want %q", c.flag, out, c.want)
+		}
+	}
 	if _, out, _ := runMoult(cobra.ShellCompRequestCmd, "apply", "--lay"); !strings.Contains(out, "--layout") {
 		t.Errorf("completing apply --lay gives %q, want --layout", out)
 	}

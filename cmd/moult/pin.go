@@ -20,7 +20,7 @@ it, is pinned from the start.`,
   moult pin --remove /opt/app 40`,
 		Annotations:       exits(statusUnfinished, statusBusy),
 		Args:              operands("TARGET", "[GENERATION]"),
-		ValidArgsFunction: completeTarget(0),
+		ValidArgsFunction: completeGeneration,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			return a.withTarget(args[0], w, func(t *deploy.Target) error {
 				n, err := pinned(t, name, args[1:])

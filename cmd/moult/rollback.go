@@ -28,7 +28,7 @@ are no longer stale: they are the same inodes.`,
   moult rollback --dry-run /opt/app    can it be done?`,
 		Annotations:       exitsAs(foundAfter, statusFound, statusUnfinished, statusBusy),
 		Args:              operands("TARGET", "[GENERATION]"),
-		ValidArgsFunction: completeTarget(0),
+		ValidArgsFunction: completeGeneration,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if len(args) == 2 {
 				var err error
