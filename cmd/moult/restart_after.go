@@ -152,6 +152,9 @@ func (a *app) goBack(ctx context.Context, t *deploy.Target, f *restartFlags, don
 		return fmt.Errorf("%w; %s is live again, and well, but %s still stale", because, generation(was.From),
 			plural(len(done.Again.Remaining), "process is", "processes are"))
 	}
+	if err == restart.ErrUnhealthy { // what it is was said already
+		return fmt.Errorf("%w; %s is live again, and that is not well either", because, generation(was.From))
+	}
 	return fmt.Errorf("%w; %s is live again, and that is not well either: %w", because, generation(was.From), err)
 }
 
