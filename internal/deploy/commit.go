@@ -104,6 +104,7 @@ func (t *Target) deliver(ctx context.Context, rel *release.Release, o ApplyOptio
 	if err != nil {
 		return res, err
 	}
+	defer p.endAhead()
 	if first != nil {
 		p.links, p.linkWarnings, p.loadables, p.loadablesKnown = first.links, first.linkWarnings, first.loadables, first.loadablesKnown
 	}

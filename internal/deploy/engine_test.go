@@ -105,8 +105,8 @@ func inode(t testing.TB, path string) uint64 {
 }
 
 var (
-	v1 = tree{"bin/tool": "0755:tool 1", "lib/libx.so.1.0": "x 1", "lib/libx.so.1": "->libx.so.1.0", "share/same": "same", "VERSION": "1"}
-	v2 = tree{"bin/tool": "0755:tool 2", "lib/libx.so.1.1": "x 2", "lib/libx.so.1": "->libx.so.1.1", "share/same": "same", "VERSION": "2", "extra/new": "new"}
+	v1 = tree{"bin/tool": "0755:tool 1", "lib/libx.so.1.0": "x 1", "lib/libx.so.1": "->libx.so.1.0", "share/same": "same", "share/link": "->same", "VERSION": "1"}
+	v2 = tree{"bin/tool": "0755:tool 2", "lib/libx.so.1.1": "x 2", "lib/libx.so.1": "->libx.so.1.1", "share/same": "same", "share/link": "->same", "VERSION": "2", "extra/new": "new"}
 )
 
 const gone = "(no such file or directory)"
@@ -115,7 +115,7 @@ func TestOwned(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), "app")
 	target := open(t, dir)
 	res := apply(t, target, v1, ApplyOptions{})
-	if res.Layout != Owned || res.Generation != 1 || res.From != noGeneration || res.Added != 5 {
+	if res.Layout != Owned || res.Generation != 1 || res.From != noGeneration || res.Added != 6 {
 		t.Errorf("got %+v", res)
 	}
 	want(t, dir, tree{"bin/tool": "tool 1", "lib/libx.so.1": "x 1", "share/same": "same", "VERSION": "1"})
@@ -126,7 +126,7 @@ func TestOwned(t *testing.T) {
 		t.Errorf("again: got %+v", res)
 	}
 	res = apply(t, target, v2, ApplyOptions{})
-	if res.From != 1 || res.Generation != 2 || res.Added != 2 || res.Replaced != 3 || res.Removed != 1 || res.Same != 1 {
+	if res.From != 1 || res.Generation != 2 || res.Added != 2 || res.Replaced != 3 || res.Removed != 1 || res.Same != 2 {
 		t.Errorf("update: got %+v", res)
 	}
 	want(t, dir, tree{"bin/tool": "tool 2", "lib/libx.so.1": "x 2", "VERSION": "2", "extra/new": "new", "lib/libx.so.1.0": gone, "mine": "mine"})

@@ -68,8 +68,11 @@ func (s *state) recordNoted() error {
 		}
 		lines = append(append(lines, line...), '\n')
 	}
-	s.noted = nil
-	return s.t.fs.Append(s.file("history.jsonl"), lines)
+	err := s.t.fs.Append(s.file("history.jsonl"), lines)
+	if err == nil {
+		s.noted = nil
+	}
+	return err
 }
 
 // historyEndsWhole says that no power cut has torn the last line.

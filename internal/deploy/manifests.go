@@ -13,33 +13,41 @@ import (
 )
 
 // manifest is that of a generation. It never changes, so it is read once; who
-// gets it must not change it either.
+// gets it must not change it either. The number of a generation that never was
+// live is given again, perhaps by another process.
 func (s *state) manifest(n int) (*release.Manifest, error) {
 	path := s.abs(s.books(genDir(n)) + "/manifest")
-	if m := s.t.manifests[path]; m != nil && exists(path) {
-		return m, nil
+	if read, ok := s.t.manifests[path]; ok && read.isAt(path) {
+		return read.m, nil
 	}
-	var err error
-	read := s.t.ahead.manifestAt(path)
+	read, err := s.t.ahead.manifestAt(path), error(nil)
 	if read.m == nil {
 		read, err = readManifest(path)
 	}
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, fmt.Errorf("%s: %d: %w", s.t.path, n, ErrNoGeneration)
 	}
-	if err == nil {
-		s.remember(path, read.m)
-		if !trusts(read.owner) {
-			s.t.untrusted[read.m] = read.owner
-		}
+	if err != nil {
+		return nil, err
 	}
-	return read.m, err
+	s.t.remember(path, read)
+	if !trusts(read.owner) {
+		s.t.untrusted[read.m] = read.owner
+	}
+	return read.m, nil
 }
 
-// manifestOf is a manifest, and the user whose file it was.
+// manifestOf is a manifest, and the file that it was read from.
 type manifestOf struct {
 	m     *release.Manifest
 	owner uint32
+	stat  release.Stat
+}
+
+// isAt says that the file is still the one at path.
+func (r *manifestOf) isAt(path string) bool {
+	now, ok := statAt(path)
+	return ok && now == r.stat
 }
 
 func readManifest(path string) (read manifestOf, err error) {
@@ -59,7 +67,7 @@ func readManifest(path string) (read manifestOf, err error) {
 	if read.m, err = release.Parse(text.Bytes()); err != nil {
 		return read, fmt.Errorf("%s: %w", path, err)
 	}
-	read.owner = st.Uid
+	read.owner, read.stat = st.Uid, statOf(&st)
 	return read, nil
 }
 
@@ -75,12 +83,19 @@ func (t *Target) checkCommands(m *release.Manifest) error {
 
 // remember saves reading a manifest again, which is at path. What is remembered
 // is never changed.
-func (s *state) remember(path string, m *release.Manifest) {
-	if s.t.manifests == nil {
-		s.t.manifests = map[string]*release.Manifest{}
-		s.t.untrusted = map[*release.Manifest]uint32{}
+func (t *Target) remember(path string, read manifestOf) {
+	if t.manifests == nil {
+		t.manifests = map[string]manifestOf{}
+		t.untrusted = map[*release.Manifest]uint32{}
 	}
-	s.t.manifests[path] = m
+	t.manifests[path] = read
+}
+
+// rememberOwn is remember for one that we have just written.
+func (t *Target) rememberOwn(path string, m *release.Manifest) {
+	if stat, ok := statAt(path); ok {
+		t.remember(path, manifestOf{m, uint32(os.Geteuid()), stat})
+	}
 }
 
 // idOf is the manifest's ID as text, which takes a pass over all of it.
@@ -103,7 +118,6 @@ func (t *Target) soonID(m *release.Manifest) func() string {
 // release was opened. nil is nothing.
 type ahead struct {
 	path     string // of the live generation's manifest
-	stat     release.Stat
 	manifest func() manifestOf
 	cache    func() *release.Cache
 }
@@ -119,10 +133,6 @@ func (t *Target) readAhead() {
 		return
 	}
 	a := &ahead{path: s.abs(s.books(genDir(n)) + "/manifest")}
-	var ok bool
-	if a.stat, ok = statAt(a.path); !ok {
-		return
-	}
 	cache := s.abs("cache")
 	a.cache = soon(func() *release.Cache { return readCache(cache) })
 	a.manifest = soon(func() manifestOf {
@@ -138,8 +148,7 @@ func (a *ahead) manifestAt(path string) (read manifestOf) {
 	if a == nil || a.path != path {
 		return read
 	}
-	read = a.manifest()
-	if now, ok := statAt(path); !ok || now != a.stat {
+	if read = a.manifest(); !read.isAt(path) {
 		return manifestOf{}
 	}
 	return read

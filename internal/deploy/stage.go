@@ -47,6 +47,19 @@ func (p *plan) encodeAhead() {
 	p.text = soon(p.m.Encode)
 }
 
+// endAhead waits for all that was begun: the release is its owner's again, and so
+// is the target.
+func (p *plan) endAhead() {
+	if p.text != nil {
+		p.text()
+		p.s.t.idOf(p.m)
+	}
+	if p.sourceText != nil {
+		p.sourceText()
+	}
+	p.s.t.ahead = nil
+}
+
 // stage makes the generation of a plan and returns its number.
 func (p *plan) stage(ctx context.Context) (int, error) {
 	s := p.s
@@ -76,16 +89,18 @@ func (p *plan) stage(ctx context.Context) (int, error) {
 	if err == nil {
 		err = b.publish()
 	}
-	if err != nil {
-		return 0, b.dropStage(fmt.Errorf("stage: %w", err))
-	}
-	p.n, p.sealed = n, release.Now()
-	s.remember(s.abs(s.books(genDir(n))+"/manifest"), p.m)
 	if b.of != noGeneration {
-		p.reused, p.stayed = []int{b.of}, true
 		r := s.t.newRecord("gc", noGeneration, noGeneration)
 		r.Note = fmt.Sprintf("generation %d is made of %d", n, b.of)
 		s.note(r)
+	}
+	if err != nil {
+		return 0, errors.Join(b.dropStage(fmt.Errorf("stage: %w", err)), s.recordNoted())
+	}
+	p.n, p.sealed = n, release.Now()
+	s.t.rememberOwn(s.abs(s.books(genDir(n))+"/manifest"), p.m)
+	if b.of != noGeneration {
+		p.reused, p.stayed = []int{b.of}, true
 	}
 	return n, nil
 }

@@ -56,7 +56,7 @@ type Target struct {
 	opts Options
 	fs   disk.FS // nil as long as the directory does not exist
 
-	manifests map[string]*release.Manifest        // of generations, by path
+	manifests map[string]manifestOf               // of generations, by path
 	ids       map[*release.Manifest]func() string // of complete ones
 	untrusted map[*release.Manifest]uint32        // those that others have written, and who
 	past      map[string]*pastRecords             // histories, by path
