@@ -298,7 +298,7 @@ func (v psView) unseen(unreadable []int, hidden bool, and string) (out []string)
 // somePIDs names the first of many processes.
 func somePIDs(all []int) string {
 	const few = 8
-	text := "pid " + strings.ReplaceAll(numbers(all[:min(len(all), few)]), " ", ", ")
+	text := "pid " + numbers(all[:min(len(all), few)])
 	if more := len(all) - few; more > 0 {
 		text += fmt.Sprintf(" and %d more", more)
 	}

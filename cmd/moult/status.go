@@ -67,7 +67,7 @@ func (a *app) remarkClosed(s deploy.Status) {
 	}
 	if len(closed) > 0 {
 		a.remark("%s: this user may not look into %s of it: %s; its owner sees more, and root",
-			s.Target.Quoted(), plural(len(closed), "generation", "generations"), strings.ReplaceAll(numbers(closed), " ", ", "))
+			s.Target.Quoted(), plural(len(closed), "generation", "generations"), numbers(closed))
 	}
 }
 
