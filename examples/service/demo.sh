@@ -16,12 +16,14 @@ service= asker=
 finish() {
     status=$?
     trap - EXIT INT TERM
-    # The asker ends when its file goes.
+    # The asker ends when its file goes. It is not killed: a mv of it would live
+    # on, and make a file in what is being removed.
     rm -f "$work/asking"
-    for pid in $asker $service; do
-        kill "$pid" 2>/dev/null || true
-        wait "$pid" 2>/dev/null || true
-    done
+    if [ -n "$service" ]; then
+        kill "$service" 2>/dev/null || true
+        wait "$service" 2>/dev/null || true
+    fi
+    [ -z "$asker" ] || wait "$asker" 2>/dev/null || true
     rm -rf "$work"
     exit "$status"
 }
