@@ -1,7 +1,6 @@
 package stale
 
 import (
-	"bytes"
 	"io"
 	"os/user"
 	"strconv"
@@ -76,33 +75,14 @@ func (l *visit) exe() string {
 }
 
 // uid is the process's effective user; -1 if it cannot be read. The owner of
-// /proc/PID is that user, or root if the process must not be dumped, as many
-// are that have changed their user.
+// /proc/PID itself is that user, always. What is in it belongs to root where the
+// process must not be dumped, as many that have changed their user.
 func (l *visit) uid() int {
 	var st unix.Stat_t
 	if err := unix.Fstatat(l.first.dir, "", &st, unix.AT_EMPTY_PATH); err != nil {
 		return -1
 	}
-	if st.Uid != 0 {
-		return int(st.Uid)
-	}
-	if info, ok := l.info(); ok {
-		return int(info.euid)
-	}
-	text, err := l.read("status", 8<<10)
-	if err != nil {
-		return 0
-	}
-	_, rest, _ := bytes.Cut(text, []byte("\nUid:\t"))
-	f := bytes.Fields(rest[:min(64, len(rest))])
-	if len(f) < 2 {
-		return 0
-	}
-	uid, err := strconv.Atoi(string(f[1]))
-	if err != nil {
-		return 0
-	}
-	return uid
+	return int(st.Uid)
 }
 
 // arguments are those that the process was started with, or says so.

@@ -68,6 +68,7 @@ type search struct {
 	mu      sync.Mutex
 	devices map[uint64]deviceKind
 	mixed   atomic.Bool      // a device that was trusted is so no more
+	many    atomic.Bool      // there are several hierarchies of control groups
 	homes   map[uint64]*home // by the number of a control group
 
 	roots       cache[rootKey, *root]

@@ -8,6 +8,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"syscall"
 	"testing"
@@ -223,7 +224,14 @@ int main(int n, char **args) {
 			if err != nil || len(rep.Processes) != 2 {
 				t.Fatalf("got %+v, %v, want two processes", rep, err)
 			}
+			user := os.Geteuid()
+			if f := strings.Fields(args); len(f) > 0 {
+				user, _ = strconv.Atoi(f[len(f)-1])
+			}
 			for _, p := range rep.Processes {
+				if p.UID != user { // whether or not it may be dumped
+					t.Errorf("process %d: got user %d, want %d", p.PID, p.UID, user)
+				}
 				switch {
 				case (p.PID == child || !believed) && p.Reexec != nil:
 					t.Errorf("process %d: got %+v, want nothing", p.PID, *p.Reexec)

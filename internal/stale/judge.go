@@ -45,7 +45,7 @@ func (l *visit) judge(u *used) outcome {
 		o.note = "the process has changed its root directory since; what a fresh start would find is not known"
 		return o
 	}
-	t, ok := l.lookUp(r, name)
+	t, ok := l.inPlaceOf(u.node, r, name)
 	if ok && u.kind == KindExe {
 		t, ok = l.program(u, t)
 	}
@@ -69,6 +69,19 @@ func (l *visit) judge(u *used) outcome {
 		o.note = "what is there now cannot be looked at: " + t.err.Error()
 	}
 	return o
+}
+
+// inPlaceOf is lookUp for a file that is mapped: most processes that have it ask
+// for the same.
+func (l *visit) inPlaceOf(n *node, r *root, name string) (*target, bool) {
+	if t := n.next.Load(); t != nil && t.root == r && t.path == name {
+		return t, true
+	}
+	t, ok := l.lookUp(r, name)
+	if ok {
+		n.next.Store(t)
+	}
+	return t, ok
 }
 
 // missed is the outcome for a file where nothing is any more.

@@ -15,6 +15,7 @@ type node struct {
 	text  string // the path as the kernel printed it when it was first seen
 	code  bool   // a file of code, not shared memory and its like
 	head  atomic.Pointer[elfHead]
+	next  atomic.Pointer[target] // what was found last in its place
 }
 
 // elfHead is what content found of a file, nil if that is no ELF file.
@@ -95,15 +96,30 @@ func (l *visit) followed(a *area) (*node, error) {
 	}
 	n, ok := l.search.byID.get(f.id, l.search.patience, func() (*node, bool) {
 		n := &node{facts: f, known: true, root: l.root}
-		n.text, _ = l.p.link(name)
+		var sure bool
+		n.text, sure = l.textOf(a, f.id)
 		n.code = f.regular() && !(f.nlink == 0 && shared(n.text))
 		// What one process says is believed of all that have the file.
-		return n, l.same()
+		return n, sure || l.same()
 	})
 	if !ok {
 		return nil, errHangs
 	}
 	return n, nil
+}
+
+// textOf is the path of a mapped file as the kernel prints it, and says whether
+// it is that file's for sure. The memory that was looked at tells, which may not
+// be the process's any more, where the area is one of the inode that the link in
+// map_files led to; else the link does.
+func (l *visit) textOf(a *area, id Inode) (text string, sure bool) {
+	if !l.areas.text && id == (Inode{a.dev, a.ino}) {
+		if b, err := l.ask.at(l.areas.maps, a.start); err == nil && b.dev == a.dev && b.ino == a.ino {
+			return b.text, true
+		}
+	}
+	text, _ = l.p.link(a.mapFile())
+	return text, false
 }
 
 // shared says that a path is none of a directory, but a name that the kernel

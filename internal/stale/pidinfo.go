@@ -18,31 +18,23 @@ type pidInfo struct {
 const (
 	ioctlPidInfo = 0xc040ff0b // _IOWR(0xff, 11, struct pidfd_info)
 
-	pidInfoCreds  = 1 << 1
 	pidInfoCgroup = 1 << 2
 )
 
-// info asks the kernel, in place of reading two files whose making is dear. It
-// goes by the process's number: whoever uses the answer finds out afterwards
-// whether the process was still the same.
-func (l *visit) info() (pidInfo, bool) {
-	if l.told != nil {
-		return *l.told, l.told.mask != 0
-	}
-	l.told = &l.pid
-	l.pid = pidInfo{}
+// controlGroupID asks the kernel for the number of the process's control group,
+// in place of reading a file whose making is dear. It goes by the process's
+// number: whoever uses the answer finds out afterwards whether the process was
+// still the same.
+func (l *visit) controlGroupID() (id uint64, ok bool) {
 	if !l.live {
-		return l.pid, false
+		return 0, false
 	}
 	fd, err := unix.PidfdOpen(l.first.pid, 0)
 	if err != nil {
-		return l.pid, false
+		return 0, false
 	}
 	defer unix.Close(fd)
-	const want = pidInfoCreds | pidInfoCgroup
-	l.pid.mask = want
-	if err := ioctl(fd, ioctlPidInfo, unsafe.Pointer(&l.pid)); err != nil || l.pid.mask&want != want {
-		l.pid.mask = 0
-	}
-	return l.pid, l.pid.mask != 0
+	l.pid = pidInfo{mask: pidInfoCgroup}
+	err = ioctl(fd, ioctlPidInfo, unsafe.Pointer(&l.pid))
+	return l.pid.cgroup, err == nil && l.pid.mask&pidInfoCgroup != 0
 }

@@ -8,10 +8,12 @@ import (
 
 // home finds the process's unit and container from its control group.
 func (l *visit) home() (Unit, Container) {
-	info, ok := l.info()
-	if ok {
-		if h := l.search.homeOf(info.cgroup); h != nil {
-			return h.unit, h.container
+	id, ok := uint64(0), false
+	if !l.search.many.Load() {
+		if id, ok = l.controlGroupID(); ok {
+			if h := l.search.homeOf(id); h != nil {
+				return h.unit, h.container
+			}
 		}
 	}
 	text, err := l.read("cgroup", 16<<10)
@@ -19,11 +21,14 @@ func (l *visit) home() (Unit, Container) {
 		return Unit{}, Container{}
 	}
 	u, c := parseHome(controlGroup(text))
-	if ok && bytes.HasPrefix(text, []byte("0::")) && bytes.Count(text, []byte("\n")) == 1 {
+	switch {
+	case bytes.Count(text, []byte("\n")) > 1:
+		l.search.many.Store(true)
+	case ok && bytes.HasPrefix(text, []byte("0::")):
 		// There is one hierarchy only, so that its number says it all.
 		l.search.mu.Lock()
 		defer l.search.mu.Unlock()
-		l.search.homes[info.cgroup] = &home{u, c}
+		l.search.homes[id] = &home{u, c}
 	}
 	return u, c
 }

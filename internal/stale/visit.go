@@ -48,7 +48,6 @@ type visit struct {
 	script *target // that the executable was started for
 	state  status  // read when it is asked for
 	stated bool
-	told   *pidInfo // what the kernel says by a descriptor of the process; nil if not asked or not told
 
 	blind bool // something could not be read, so that the answer may not be whole
 }
