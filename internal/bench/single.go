@@ -70,6 +70,11 @@ func (b *bench) measureInstall(ctx context.Context, s *Section) error {
 		into(reference, func(dst string) [][]string {
 			return [][]string{{"install", src, dst}, {"sync", dst, filepath.Dir(dst)}}
 		}),
+		// As safe as moult's: whenever the power fails, the old file is there or the
+		// new one. It syncs twice, since the data comes before the name.
+		into("install + sync FILE + mv + sync DIRECTORY", func(dst string) [][]string {
+			return [][]string{{"install", src, dst + ".new"}, {"sync", dst + ".new"}, {"mv", dst + ".new", dst}, {"sync", filepath.Dir(dst)}}
+		}),
 		into("install", func(dst string) [][]string { return [][]string{{"install", src, dst}} }),
 	}
 	if err := b.turns(ctx, 10*b.opt.rounds, nil, all...); err != nil {
