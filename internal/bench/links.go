@@ -82,7 +82,10 @@ func (b *bench) measureHost(ctx context.Context, s *Section) error {
 		}
 		return err
 	}
-	cold := &entrant{name: "moult, all of /usr", rounds: slow(b.opt.rounds), before: func(context.Context) error { kept = nil; return nil }, run: within(whole)}
+	// The very first time the kernel reads a hundred thousand names from the disk,
+	// which is not what is compared here: the method says that they are in its cache.
+	first := &entrant{name: "moult, all of /usr, the first time", rounds: 1, run: within(whole)}
+	cold := &entrant{name: "moult, all of /usr", before: func(context.Context) error { kept = nil; return nil }, run: within(whole)}
 	warm := &entrant{name: "moult, all of /usr, with its index", run: within(whole)}
 	var ix *linkcheck.Index
 	var found int
@@ -100,7 +103,7 @@ func (b *bench) measureHost(ctx context.Context, s *Section) error {
 			return nil
 		}),
 	}
-	for _, e := range []*entrant{cold, warm, who} {
+	for _, e := range []*entrant{first, cold, warm, who} {
 		if err := b.turns(ctx, b.opt.rounds, nil, e); err != nil {
 			return err
 		}

@@ -86,6 +86,7 @@ type checker struct {
 	epoch      uint32
 	hosted     map[*object]bool // judged in a program
 
+	room        room
 	subs        map[subdirsKey][]string
 	ownHWCaps   []string
 	hwcapsKnown bool
@@ -211,6 +212,7 @@ func (c *checker) program(p string, o *object, plugins []string) {
 		return
 	}
 	s := c.load(p, o)
+	defer s.done()
 	if im.interp != "" && s.sys.interp != nil && s.sys.interp.bad != nil {
 		c.report(s, Finding{Problem: BadFile, Severity: Break, Object: s.sys.interp.path, Detail: s.sys.interp.bad.Error() + "; it is the interpreter"})
 		return
@@ -228,6 +230,7 @@ func (c *checker) host(p string, o *object, plugins []string) {
 	index := c.index
 	c.index = map[findingIndex]int{}
 	s := c.load(p, o)
+	defer s.done()
 	c.result, c.index = quiet, index
 	for _, plugin := range plugins {
 		c.plugin(s, plugin)

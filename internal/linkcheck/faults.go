@@ -199,9 +199,9 @@ func (s *loadSet) checkRelative(l *loaded) {
 	if libc == nil || s.files[libc.o] == nil || s.sys.musl {
 		return
 	}
-	knows := false
-	for _, d := range libc.o.image.defines {
-		knows = knows || d.name == relativeVersion
+	knows := s.sys.packed
+	if s.sys.interp == nil || s.sys.interp.bad != nil {
+		knows = libc == l || !libc.o.image.defined || libc.o.image.defines1(neededVersion{name: relativeVersion, hash: relativeHash})
 	}
 	wantsLibc := false
 	for _, name := range im.needed {
@@ -209,9 +209,9 @@ func (s *loadSet) checkRelative(l *loaded) {
 	}
 	f.Found = libc.o.path
 	switch {
-	case wantsLibc && len(im.versions) > 0:
+	case wantsLibc && len(im.needs) > 0 && knows: // elf/dl-version.c
 		f.Detail = "it has packed relocations and does not ask for a C library that knows them"
-	case !knows && libc != l && libc.o.image.defined:
+	case !knows:
 		f.Detail = "it has packed relocations, which this C library does not know"
 	default:
 		return

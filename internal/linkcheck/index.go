@@ -70,10 +70,11 @@ func DefaultDirs() []string {
 // Directories that are not there are no error. No dirs are DefaultDirs.
 //
 // A file counts if it may be executed or its name has ".so", ".node" or ".cmxs"
-// in it, unless the name ends as that of a text or picture does. Of a target that moult owns, what is live counts, below its public
-// names. Whether a directory has other files is known by its times: a file that
-// was made executable where it is, and had not been, is seen when anything else
-// in its directory changes. Files below o.Overlay are not looked at.
+// in it, unless the name ends as that of a text, picture or archive does. Of a
+// target that moult owns, what is live counts, below its public names. Whether a
+// directory has other files is known by its times: a file that was made executable
+// where it is, and had not been, is seen when anything else in its directory
+// changes. Files below o.Overlay are not looked at.
 func (ix *Index) Refresh(ctx context.Context, o Options, dirs ...string) (changed bool, err error) {
 	if len(dirs) == 0 {
 		dirs = DefaultDirs()

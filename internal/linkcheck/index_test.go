@@ -4,9 +4,11 @@ import (
 	"bytes"
 	"context"
 	"debug/elf"
+	"fmt"
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 	"testing"
 )
 
@@ -137,4 +139,26 @@ func TestIndexCheck(t *testing.T) {
 	if err != nil || len(third.Findings) <= len(first.Findings) {
 		t.Errorf("got %d findings, %v, want more than %d", len(third.Findings), err, len(first.Findings))
 	}
+}
+
+// More names than the kernel gives at once, and the loader's among them.
+func TestIndexOfManyNames(t *testing.T) {
+	root := t.TempDir()
+	put(t, root, "usr/lib/liba.so.1", tiny{soname: "liba.so.1"})
+	for i := range 900 {
+		name := fmt.Sprintf("%04d-%s", i, strings.Repeat("n", 150))
+		if i%300 == 299 {
+			put(t, root, "usr/lib/"+name, tiny{needed: []string{"liba.so.1"}})
+			continue
+		}
+		if err := os.WriteFile(filepath.Join(root, "usr/lib", name), nil, 0o755); err != nil {
+			t.Fatal(err)
+		}
+	}
+	var ix Index
+	refreshed(t, &ix, root, true)
+	if got := ix.Paths(); len(got) != 4 {
+		t.Errorf("got %q, want the library and three that need it", got)
+	}
+	refreshed(t, &ix, root, false)
 }

@@ -26,6 +26,22 @@ type loadSet struct {
 	called string  // the path that was asked for as a plugin
 }
 
+// room is what one load set leaves to the next: there are thousands, one after
+// the other.
+type room struct {
+	names, known map[string]*loaded
+	files        map[*object]*loaded
+}
+
+// done gives the room of a load set back. Nothing of it may be used any more.
+func (s *loadSet) done() {
+	clear(s.names)
+	clear(s.known)
+	clear(s.files)
+	s.c.room = room{s.names, s.known, s.files}
+	s.names, s.known, s.files = nil, nil, nil
+}
+
 const maxLoaded = 4096 // files that one program loads
 
 var errTooMuch = errors.New("needs more files than anything does")
@@ -34,7 +50,11 @@ var errTooMuch = errors.New("needs more files than anything does")
 func (c *checker) load(asked string, o *object) *loadSet {
 	s := &loadSet{
 		c: c, sys: c.systemOf(o), asked: asked,
-		names: make(map[string]*loaded, 64), known: make(map[string]*loaded, 64), files: make(map[*object]*loaded, 32), fakes: map[string]bool{},
+		names: c.room.names, known: c.room.known, files: c.room.files, fakes: map[string]bool{},
+	}
+	c.room = room{}
+	if s.names == nil {
+		s.names, s.known, s.files = make(map[string]*loaded, 64), make(map[string]*loaded, 64), make(map[*object]*loaded, 32)
 	}
 	s.main = &loaded{o: o, name: o.path}
 	if o == s.sys.interp {
@@ -65,12 +85,13 @@ func (c *checker) load(asked string, o *object) *loadSet {
 	return s
 }
 
-// oldLibc says whether the C library is glibc before 2.30, whose loader gives up
+// oldLibc says whether the loader is that of glibc before 2.30, which gives up
 // where the file that a version is wanted of has no such symbol, even if another
-// one has (glibc bug 24741).
+// one has (glibc bug 24741). Of those without glibc-hwcaps/, which came with 2.33,
+// the C library beside it tells.
 func (s *loadSet) oldLibc() bool {
 	libc := s.names["libc.so.6"]
-	if s.sys.musl || libc == nil || s.files[libc.o] == nil {
+	if s.sys.musl || s.sys.levels || libc == nil || s.files[libc.o] == nil {
 		return false
 	}
 	glibc := false

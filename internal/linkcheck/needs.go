@@ -61,10 +61,13 @@ func (e *FormatError) Error() string { return "malformed ELF file: " + e.What }
 // error, and neither is one that needs nothing. With a *FormatError comes what
 // was found before the fault; any other error is one of r's.
 func Needs(r io.ReaderAt, size int64) (Info, error) {
-	f := file{r: r, size: size, buf: make([]byte, 2048)}
+	f := file{r: r, size: size, buf: make([]byte, headSize)}
 	err := f.read()
 	return f.info, err
 }
+
+// headSize is how much of a file is read at first.
+const headSize = 2048
 
 func (f *file) read() error {
 	if f.size < elf.EI_NIDENT {

@@ -131,7 +131,65 @@ func TestOldLibc(t *testing.T) {
 	from, to := []byte("GLIBC_2.30\x00"), []byte("GLIBC_2.0x\x00")
 	staged.write(staged.at("libc.so.6"), string(bytes.ReplaceAll(b, from, to)))
 	overlay[libc] = staged.at("libc.so.6")
+	if got := seen(t, Options{Overlay: overlay}, old.at("bin/main")); slices.ContainsFunc(got, isMissingSymbol) {
+		t.Errorf("with an old libc and the loader that is here: got %q, want no symbol missing", got)
+	}
+	loader := realPath("/lib64/ld-linux-x86-64.so.2")
+	if b, err = os.ReadFile(loader); err != nil {
+		t.Fatal(err)
+	}
+	staged.write(staged.at("ld.so"), string(bytes.ReplaceAll(b, []byte("glibc-hwcaps"), []byte("no-hwcaps-no"))))
+	overlay[loader] = staged.at("ld.so")
 	if got, want := seen(t, Options{Overlay: overlay}, old.at("bin/main")), "missing-symbol "+old.at("bin/main")+" libx.so.1"; !slices.Contains(got, want) {
 		t.Errorf("with an old libc: got %q, want %q", got, want)
 	}
+}
+
+func isMissingSymbol(finding string) bool { return strings.HasPrefix(finding, "missing-symbol ") }
+
+// Packed relocations are the loader's matter, whatever C library is beside it; it
+// refuses them only of who wants versions, and not the one of those who know them.
+func TestPackedRelocations(t *testing.T) {
+	testneed.Tool(t, "gcc")
+	w := &world{t: t, dir: t.TempDir()}
+	w.lib("libx", fooLib+` void* table[64] = {&foo, &bar};`, w.script("V1 { global: foo; bar; local: *; };"), "-Wl,-z,pack-relative-relocs", "-Wl,--no-as-needed", "-lc")
+	lib := w.at("lib/libx.so.1")
+	b, err := os.ReadFile(lib)
+	if err != nil {
+		t.Fatal(err)
+	}
+	im, err := parseImage(b)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !im.relr || len(im.needs) == 0 {
+		testneed.Skip(t, "this linker knows no packed relocations")
+	}
+	overlay := map[string]string{}
+	lay := func(at, from, to string) {
+		t.Helper()
+		b, err := os.ReadFile(at)
+		if err != nil {
+			t.Fatal(err)
+		}
+		staged := filepath.Join(w.dir, filepath.Base(at)+".laid")
+		if err := os.WriteFile(staged, bytes.ReplaceAll(b, []byte(from), []byte(to)), 0o755); err != nil {
+			t.Fatal(err)
+		}
+		overlay[at] = staged
+	}
+	relr := func(want bool) {
+		t.Helper()
+		got := seen(t, Options{Overlay: overlay}, lib)
+		if slices.ContainsFunc(got, func(f string) bool { return strings.HasPrefix(f, string(RelativeNeedsLibc)) }) != want {
+			t.Errorf("got %q, want %s among them: %v", got, RelativeNeedsLibc, want)
+		}
+	}
+	relr(false)
+	lay(lib, relativeVersion, "GLIBC_ABI_xx_xxxx")
+	relr(true)
+	lay(lib, "\xfe\xff\xff\x6f\x00\x00\x00\x00", "\x00\xfd\xff\x6f\x00\x00\x00\x00") // DT_VERNEED
+	relr(false)
+	lay(realPath("/lib64/ld-linux-x86-64.so.2"), relativeVersion, "GLIBC_ABI_xx_xxxx")
+	relr(true)
 }

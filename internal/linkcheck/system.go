@@ -19,6 +19,7 @@ type system struct {
 	defaults   []string // default directories
 	levels     bool     // looks for glibc-hwcaps/, from glibc 2.33 on
 	legacy     []string // looks for these, before glibc 2.37
+	packed     bool     // knows packed relative relocations, from glibc 2.36 on
 	cache      *loaderCache
 	cacheFlags uint32
 	laid       map[string]string // libraries of the overlay that ldconfig will find, by name
@@ -105,6 +106,7 @@ func (c *checker) readGlibc(s *system) {
 		data = data[:min(len(data), maxLoader)]
 		s.defaults, cachePath = loaderStrings(data, cachePath)
 		s.levels = bytes.Contains(data, []byte("glibc-hwcaps"))
+		s.packed = bytes.Contains(data, []byte(relativeVersion))
 		if s.machine == elf.EM_X86_64 && (!s.levels || bytes.Contains(data, []byte("Legacy HWCAP"))) {
 			s.legacy = legacyDirs
 		}

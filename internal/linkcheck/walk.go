@@ -1,10 +1,10 @@
 package linkcheck
 
 import (
+	"bytes"
 	"context"
+	"encoding/binary"
 	"errors"
-	"io/fs"
-	"os"
 	"path"
 	"strings"
 
@@ -19,6 +19,9 @@ type walk struct {
 	dirs    map[string]*indexDir
 	changed bool
 	count   int
+	names   []byte     // of getdents64(2)
+	text    [4096]byte // of a link
+	buf     []byte     // of the file that is read
 }
 
 const maxWalkDepth = 128 // directories below each other
@@ -32,19 +35,26 @@ func (w *walk) dir(logical, real string, depth int) error {
 			return err
 		}
 	}
-	var st unix.Stat_t
-	if err := unix.Stat(real, &st); err != nil || st.Mode&unix.S_IFMT != unix.S_IFDIR {
-		return nil // it went away
-	}
-	id := stampOf(&st)
 	d := w.old[logical]
-	if d == nil || d.id != id {
-		w.changed = true
-		d = w.read(logical, real, d)
-		d.id = id
-	} else {
-		d = w.again(logical, real, d)
+	if d != nil {
+		var st unix.Stat_t
+		if err := unix.Stat(real, &st); err != nil || st.Mode&unix.S_IFMT != unix.S_IFDIR {
+			return nil // it went away
+		}
+		if d.id == stampOf(&st) {
+			d = w.again(logical, real, d)
+			return w.below(d, logical, real, depth)
+		}
 	}
+	if d = w.read(logical, real, d); d == nil {
+		return nil // likewise
+	}
+	w.changed = true
+	return w.below(d, logical, real, depth)
+}
+
+// below goes on with the directories in a directory.
+func (w *walk) below(d *indexDir, logical, real string, depth int) error {
 	w.dirs[logical] = d
 	for _, name := range d.subs {
 		name = strings.TrimPrefix(name, liveMark)
@@ -90,54 +100,99 @@ func (w *walk) again(logical, real string, d *indexDir) *indexDir {
 	return d
 }
 
-// read reads a directory.
+// read reads a directory. Its stamp is taken first, of what is then read.
 func (w *walk) read(logical, real string, old *indexDir) *indexDir {
 	d := &indexDir{}
+	fd, err := unix.Open(real, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+	if err != nil {
+		var st unix.Stat_t
+		if err := unix.Stat(real, &st); err != nil || st.Mode&unix.S_IFMT != unix.S_IFDIR {
+			return nil // it went away
+		}
+		d.id = stampOf(&st)
+		return d
+	}
+	defer unix.Close(fd)
+	var st unix.Stat_t
+	if err := unix.Fstat(fd, &st); err != nil {
+		return nil
+	}
+	d.id = stampOf(&st)
 	known := map[string]*indexFile{}
 	if old != nil {
 		for _, f := range old.files {
 			known[f.path] = f
 		}
 	}
-	dir, err := os.Open(real)
-	if err != nil {
-		return d
+	at := place{logical: logical, real: real}
+	if w.names == nil {
+		w.names = make([]byte, 64<<10)
 	}
-	defer dir.Close()
-	fd := int(dir.Fd())
 	for {
-		entries, err := dir.ReadDir(1024)
-		for _, e := range entries {
-			w.entry(d, logical, real, fd, e, known)
+		n, err := unix.Getdents(fd, w.names)
+		if err == unix.EINTR {
+			continue
 		}
-		if err != nil || len(entries) == 0 {
+		if err != nil || n <= 0 {
 			return d
+		}
+		for b := w.names[:n]; ; {
+			var name []byte
+			var kind byte
+			if name, kind, b = nextEntry(b); name == nil {
+				break
+			}
+			w.entry(d, at, fd, name, kind, known)
 		}
 	}
 }
 
-func (w *walk) entry(d *indexDir, logical, real string, fd int, e fs.DirEntry, known map[string]*indexFile) {
-	name := e.Name()
-	switch e.Type() {
-	case fs.ModeDir:
+// nextEntry takes the first entry of what getdents64(2) has returned, and
+// leaves the others. Package os would open each directory for its poller, and
+// make a string of each of the names, most of which are those of texts.
+func nextEntry(b []byte) (name []byte, kind byte, rest []byte) {
+	const head = 19 // inode, position, length and kind
+	if len(b) < head {
+		return nil, 0, nil
+	}
+	size := int(binary.NativeEndian.Uint16(b[16:]))
+	if size < head || size > len(b) {
+		return nil, 0, nil
+	}
+	name, _, _ = bytes.Cut(b[head:size], []byte{0})
+	return name, b[18], b[size:]
+}
+
+// entry looks at one name of a directory.
+func (w *walk) entry(d *indexDir, at place, fd int, entry []byte, kind byte, known map[string]*indexFile) {
+	if kind == unix.DT_REG && textName(entry) || string(entry) == "." || string(entry) == ".." {
+		return
+	}
+	name := string(entry)
+	var st unix.Stat_t
+	if kind == unix.DT_UNKNOWN {
+		if err := unix.Fstatat(fd, name, &st, unix.AT_SYMLINK_NOFOLLOW); err != nil {
+			return
+		}
+		kind = byte(st.Mode & unix.S_IFMT >> 12)
+	}
+	switch kind {
+	case unix.DT_DIR:
 		if name != ".moult" && name != ".git" {
 			d.subs = append(d.subs, name)
 		}
 		return
-	case fs.ModeSymlink:
-		at := joinPath(real, name)
-		w.link(d, name, at)
-		if to, err := os.Readlink(at); err != nil || !strings.HasPrefix(to, ".moult/live/") {
+	case unix.DT_LNK:
+		if !w.link(d, fd, name) {
 			return
 		}
-	case 0:
-		if textName(name) {
+	case unix.DT_REG:
+		if textName(entry) {
 			return
 		}
 	default:
 		return
 	}
-	var st unix.Stat_t
 	if err := unix.Fstatat(fd, name, &st, 0); err != nil {
 		return
 	}
@@ -148,33 +203,44 @@ func (w *walk) entry(d *indexDir, logical, real string, fd int, e fs.DirEntry, k
 	if st.Mode&unix.S_IFMT != unix.S_IFREG || st.Mode&0o111 == 0 && !libraryName(name) {
 		return
 	}
-	p := joinPath(logical, name)
+	p := joinPath(at.logical, name)
 	if f := known[p]; f != nil && f.id == stampOf(&st) {
 		d.files = append(d.files, f)
 		return
 	}
 	w.changed = true
-	d.files = append(d.files, w.file(p, joinPath(real, name), &st))
+	d.files = append(d.files, w.file(p, joinPath(at.real, name), &st))
 }
 
-// textName says whether a name ends as those of source texts, pages and pictures
-// do. Most files of a host are such, and none of them is a program.
-func textName(name string) bool {
-	switch path.Ext(name) {
-	case ".c", ".cc", ".cpp", ".css", ".el", ".go", ".gz", ".h", ".hpp", ".html", ".java", ".js", ".json", ".map", ".md", ".mo",
-		".pl", ".pm", ".png", ".pod", ".properties", ".py", ".pyc", ".pyi", ".rb", ".rs", ".rst", ".svg", ".ts", ".txt", ".xml", ".yaml", ".yml":
+// textName says whether a name ends as those of source texts, pages, pictures and
+// archives do. Most files of a host are such, and none of them is a program.
+func textName(name []byte) bool {
+	dot := bytes.LastIndexByte(name, '.')
+	if dot < 0 {
+		return false
+	}
+	switch string(name[dot:]) {
+	case ".a", ".bc", ".c", ".cc", ".cfg", ".cmake", ".conf", ".cpp", ".crt", ".css", ".el", ".go", ".gz", ".h", ".hpp", ".html",
+		".jar", ".java", ".js", ".json", ".lang", ".map", ".md", ".mo", ".mod", ".msg", ".pc", ".pem", ".php", ".pl", ".pm", ".png",
+		".pod", ".pom", ".properties", ".py", ".pyc", ".pyi", ".rb", ".rs", ".rst", ".s", ".service", ".sql", ".svg", ".tcl", ".ts",
+		".txt", ".vim", ".xml", ".yaml", ".yml":
 		return true
 	}
 	return false
 }
 
-func (w *walk) link(d *indexDir, name, at string) {
-	if !libraryName(name) {
-		return
+// link notes a link with the name of a library, and says whether a link leads
+// into a target's live generation.
+func (w *walk) link(d *indexDir, fd int, name string) (live bool) {
+	n, err := unix.Readlinkat(fd, name, w.text[:])
+	if err != nil || n <= 0 {
+		return false
 	}
-	if to, err := os.Readlink(at); err == nil {
+	to := string(w.text[:n])
+	if libraryName(name) {
 		d.links = append(d.links, indexLink{name, to})
 	}
+	return strings.HasPrefix(to, ".moult/live/")
 }
 
 // file reads what a file needs. One that cannot be read is remembered as no ELF
@@ -190,7 +256,12 @@ func (w *walk) file(logical, real string, st *unix.Stat_t) *indexFile {
 	}
 	r := descriptor(fd)
 	defer unix.Close(fd)
-	info, err := Needs(r, st.Size)
+	if w.buf == nil {
+		w.buf = make([]byte, headSize)
+	}
+	n := file{r: r, size: st.Size, buf: w.buf}
+	err = n.read()
+	info := n.info
 	if err != nil && !errors.As(err, new(*FormatError)) {
 		return f
 	}
