@@ -83,6 +83,7 @@ type checker struct {
 	references int64
 	probes     int
 	mostProbes int
+	breaks     int
 	epoch      uint32
 	hosted     map[*object]bool // judged in a program
 
@@ -278,8 +279,11 @@ func (c *checker) add(f Finding, program string) *Finding {
 	k := findingIndex{f.Problem, f.Object, f.Needs, f.Symbol, f.Version, f.Detail} // the detail as it begins
 	i, known := c.index[k]
 	if !known {
-		if len(c.result.Findings) >= c.o.MaxFindings {
-			c.result.More++
+		if f.Severity == Break {
+			c.breaks++
+		}
+		if n := len(c.result.Findings); n >= c.o.MaxFindings && (f.Severity != Break || c.breaks > c.o.MaxFindings) {
+			c.result.More++ // what breaks does not drown in warnings
 			return nil
 		}
 		i = len(c.result.Findings)

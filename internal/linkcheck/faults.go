@@ -210,9 +210,9 @@ func (s *loadSet) checkRelative(l *loaded) {
 	f.Found = libc.o.path
 	switch {
 	case wantsLibc && len(im.needs) > 0 && knows: // elf/dl-version.c
-		f.Detail = "it has packed relocations and does not ask for a C library that knows them"
+		f.Detail = "it does not ask for a C library that knows them, so the loader refuses it"
 	case !knows:
-		f.Detail = "it has packed relocations, which this C library does not know"
+		f.Detail = "this C library came before them"
 	default:
 		return
 	}

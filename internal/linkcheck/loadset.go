@@ -196,7 +196,9 @@ func (s *loadSet) need(name string, loader *loaded) (*loaded, []string) {
 		s.giveUp()
 		return nil, nil
 	}
-	if l := s.files[f.o]; l != nil {
+	// The main file is there by its names alone: the loader does not know its inode
+	// (__RTLD_OPENEXEC in elf/dl-load.c, or the kernel has mapped it).
+	if l := s.files[f.o]; l != nil && l != s.main {
 		s.know(l, name)
 		return l, nil
 	}

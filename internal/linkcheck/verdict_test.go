@@ -163,7 +163,7 @@ func ours(t testing.TB, program, libraryPath string) verdict {
 					l.o.image.beyond(s.fakes, v.unsure)
 				}
 			}
-			if l.o != o {
+			if l != s.main {
 				v.loaded = append(v.loaded, realPath(l.name))
 			}
 		}

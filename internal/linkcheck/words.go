@@ -53,11 +53,11 @@ func (f *Finding) what() string {
 	case ProtectedCopy:
 		return fmt.Sprintf("%s in %s is protected", symbol, in)
 	case Interposed:
-		return fmt.Sprintf("%s now comes from %s", symbol, in)
+		return fmt.Sprintf("%s now comes from %s", symbol, f.Found)
 	case ProcessorLevel:
 		return "needs instructions of " + f.Needs + ", which this processor lacks"
 	case RelativeNeedsLibc:
-		return "has packed relocations, which the C library here does not know"
+		return "its packed relocations are not understood"
 	case SonameDiffers:
 		return "needs " + f.Needs + ", and gets a library of another name"
 	case TwoMajors:
