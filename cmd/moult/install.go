@@ -268,10 +268,10 @@ func (f *installFlags) settleLabel() {
 // settleBackup finds out how the old file is to be kept: what --backup says,
 // else what the environment says, else numbered where there are such.
 func (f *installFlags) settleBackup(cmd *cobra.Command, getenv func(string) string) error {
-	if f.Suffix == "" {
+	flags := cmd.Flags()
+	if !flags.Changed("suffix") {
 		f.Suffix = getenv("SIMPLE_BACKUP_SUFFIX")
 	}
-	flags := cmd.Flags()
 	if !f.backup && !flags.Changed("backup") && !flags.Changed("suffix") {
 		return nil
 	}

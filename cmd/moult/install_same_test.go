@@ -92,6 +92,11 @@ var onceDifferent = [][]string{
 	{"-v", "-C", "D/prog", "prog", "D"},
 	{"link", "--backup=t", "-S~~", "--backup", "D"},
 	{"--backup=zz", "--backup", "s", "x"},
+	{"-v", "s", "circle"},
+	{"-b", "-v", "s", "circle"},
+	{"-o", "4294967296", "s", "x"},
+	{"-g", "-4294967296", "-d", "n"},
+	{"-v", "-C", "s", "D/prog", "prog", "D/prog", "D"},
 }
 
 // gnuInstall is the install(1) to compare with; busybox has another one.
@@ -159,7 +164,7 @@ func makeInstallTree(t testing.TB, dir string, withACL bool) *disktest.Tree {
 		must(unix.UtimesNanoAt(unix.AT_FDCWD, at(name), []unix.Timespec{stamp, stamp}, 0))
 	}
 	for text, name := range map[string]string{
-		"s": "link", "y": "ylink", "nowhere": "dangling", "D": "Dlink", "../y": "D/link",
+		"s": "link", "y": "ylink", "nowhere": "dangling", "D": "Dlink", "../y": "D/link", "circle": "circle",
 	} {
 		must(os.Symlink(text, at(name)))
 	}

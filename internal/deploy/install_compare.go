@@ -45,8 +45,9 @@ func (in *installer) isSame(it *installItem) (bool, error) {
 }
 
 // isTwice says whether an earlier item will already have brought the same file
-// to the same name.
+// to the same name, or made what is the source of this one by the time.
 func (in *installer) isTwice(it *installItem) bool {
+	itself := in.dir != nil && in.isSameName(it)
 	var source unix.Stat_t
 	if unix.Lstat(it.source, &source) != nil || source.Mode&unix.S_IFMT != unix.S_IFREG || source.Mode&modeSpecial != 0 {
 		return false
@@ -55,7 +56,7 @@ func (in *installer) isTwice(it *installItem) bool {
 		if before == it {
 			break
 		}
-		if before.base == it.base && sameInode(&before.st, &it.st) {
+		if before.base == it.base && (sameInode(&before.st, &it.st) || itself && !before.same) {
 			return true
 		}
 	}

@@ -22,7 +22,11 @@ func installOwner(text, what, database string) (int, error) {
 		return id, nil
 	}
 	// A program without cgo knows the files in /etc alone; directory services
-	// answer to getent(1).
+	// answer to getent(1). It is not asked for a number that is too large: it cuts
+	// it short, and 4294967296 would be root.
+	if strings.Trim(text, " \t\n\v\f\r+-0123456789") == "" {
+		return 0, fmt.Errorf("invalid %s %s", what, quoteName(text))
+	}
 	if out, err := exec.Command("getent", "--", database, text).Output(); err == nil {
 		if fields := strings.Split(string(out), ":"); len(fields) > 2 {
 			if id, err := strconv.Atoi(fields[2]); err == nil {
@@ -46,10 +50,10 @@ func lookUpName(name, database string) (int, bool) {
 	return id, err == nil
 }
 
-// parseID reads a number as strtoul(3) with base 0 does: 0x is hexadecimal, a
-// leading 0 octal.
+// parseID reads a number as strtoul(3) with base 0 does: blanks before it
+// do not count, 0x is hexadecimal, a leading 0 octal.
 func parseID(text string) (int, bool) {
-	text = strings.TrimPrefix(text, "+")
+	text = strings.TrimPrefix(strings.TrimLeft(text, " \t\n\v\f\r"), "+")
 	base := 10
 	switch lower := strings.ToLower(text); {
 	case strings.HasPrefix(lower, "0x"):

@@ -42,7 +42,7 @@ func (in *installer) resolve() error {
 		switch {
 		case err == nil && st.IsDir():
 			into = o.Dest
-		case err != nil && !errors.Is(err, fs.ErrNotExist):
+		case err != nil && !errors.Is(err, fs.ErrNotExist) && !isAnyLink(o.Dest):
 			return about("open", o.Dest, err)
 		case len(o.Sources) > 1:
 			return about("install into", o.Dest, either(err, unix.ENOTDIR))
@@ -73,6 +73,13 @@ func (in *installer) resolve() error {
 	in.path = dir
 	in.add(o.Sources[0], base, o.Dest)
 	return in.open(dir, true)
+}
+
+// isAnyLink says whether a name itself is a symbolic link, wherever that leads: one
+// that leads in a circle is replaced as one that dangles.
+func isAnyLink(name string) bool {
+	st, err := os.Lstat(name)
+	return err == nil && st.Mode()&fs.ModeSymlink != 0
 }
 
 func either(err, otherwise error) error {
