@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"os"
 	"os/user"
@@ -165,15 +166,15 @@ func (a *app) report(cmd *cobra.Command, err error) int {
 	}
 	for _, line := range lines {
 		if line != "" {
-			fmt.Fprintf(a.stderr, "%s%s\n", prefix, oneLine(line))
+			a.say(prefix + oneLine(line))
 		}
 	}
 	if refused, ok := sole(err).(*deploy.RefusedError); d.Hint != "" && (!ok || oneWayOut(refused.Problems)) {
-		fmt.Fprintf(a.stderr, "moult: hint: %s\n", d.Hint)
+		a.say("moult: hint: " + d.Hint)
 	}
 	if a.json && !a.printed {
 		if err := a.print(d, nil); err != nil {
-			fmt.Fprintf(a.stderr, "moult: %v\n", err)
+			a.say("moult: " + err.Error())
 		}
 	}
 	return d.Status
@@ -247,9 +248,12 @@ func errorLines(err error, d diagnosis) []string {
 func (a *app) remark(format string, args ...any) {
 	if !a.quiet {
 		a.progress.finish()
-		fmt.Fprintf(a.stderr, "moult: "+format+"\n", args...)
+		a.say("moult: " + fmt.Sprintf(format, args...))
 	}
 }
+
+// say writes a line to standard error.
+func (a *app) say(line string) { io.WriteString(a.stderr, foldTo(a.stderr, line+"\n")) }
 
 // oneLine keeps errors that were joined on one line, and control characters of
 // file names off the terminal.

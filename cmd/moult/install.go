@@ -157,6 +157,7 @@ func (a *app) install(cmd *cobra.Command, f *installFlags, operands []string) er
 	d := installDocument(result, f.DryRun)
 	old := a.afterInstall(result, f.DryRun)
 	d.Stale = known(old)
+	a.asIs = !f.DryRun // a line is what install(1) says
 	printErr := a.print(d, func(w io.Writer) {
 		lines := result.Verbose("moult install")
 		if f.DryRun {

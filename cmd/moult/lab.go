@@ -73,6 +73,7 @@ are killed on purpose: the kernel's log will mention them.`,
 			}
 			a.progress.step("lab", what, e.Done, e.Total)
 		}
+		a.asIs = o.markdown
 		report, err := lab.Run(cmd.Context(), options)
 		if err != nil {
 			return labError(err)

@@ -18,7 +18,8 @@ import (
 const schema = 1
 
 // print is how a command gives its result: as one JSON document with a schema
-// number, or as text for people, buffered so that it comes whole.
+// number, or as text for people, buffered so that it comes whole, and folded
+// where it goes to a terminal.
 func (a *app) print(v any, human func(io.Writer)) error {
 	a.progress.finish()
 	a.printed = true
@@ -31,7 +32,9 @@ func (a *app) print(v any, human func(io.Writer)) error {
 	} else {
 		var b bytes.Buffer
 		human(&b)
-		out = b.Bytes()
+		if out = b.Bytes(); !a.asIs {
+			out = []byte(foldTo(a.stdout, b.String()))
+		}
 	}
 	if _, err := a.stdout.Write(out); err != nil {
 		return fmt.Errorf("print the result: %w", err)
@@ -186,11 +189,20 @@ func count(n int, noun string) string {
 }
 
 // when writes a time for people, in their zone.
-func when(t time.Time) string {
+func when(t time.Time) string { return whenAs(t, toSecond) }
+
+// How exactly a time is written.
+const (
+	toSecond = "2006-01-02 15:04:05"
+	toMinute = "2006-01-02 15:04"
+	toDay    = "2006-01-02"
+)
+
+func whenAs(t time.Time, form string) string {
 	if t.IsZero() {
 		return "-"
 	}
-	return t.Local().Format("2006-01-02 15:04:05")
+	return t.Local().Format(form)
 }
 
 // orDash stands in for what is not there.

@@ -362,7 +362,7 @@ func TestRestartAsks(t *testing.T) {
 	}
 }
 
-// onTerminal runs the program on a terminal of its own (pty(7)).
+// onTerminal runs the program on a terminal of its own (pty(7)), as wide as any line.
 func (s *servedTarget) onTerminal(args ...string) (status int, output string) {
 	s.t.Helper()
 	master, err := os.OpenFile("/dev/ptmx", os.O_RDWR|unix.O_NOCTTY, 0)
@@ -375,6 +375,9 @@ func (s *servedTarget) onTerminal(args ...string) (status int, output string) {
 	}
 	number, err := unix.IoctlGetUint32(int(master.Fd()), unix.TIOCGPTN)
 	if err != nil {
+		s.t.Fatal(err)
+	}
+	if err := unix.IoctlSetWinsize(int(master.Fd()), unix.TIOCSWINSZ, &unix.Winsize{Col: 9999, Row: 24}); err != nil {
 		s.t.Fatal(err)
 	}
 	terminal, err := os.OpenFile(fmt.Sprintf("/dev/pts/%d", number), os.O_RDWR|unix.O_NOCTTY, 0)

@@ -47,7 +47,7 @@ no lock and writes nothing.`,
 					if i > 0 {
 						fmt.Fprintln(w)
 					}
-					writeStatus(w, s)
+					writeStatus(w, s, terminalWidth(a.stdout))
 				}
 			})
 			return errors.Join(append(errs, err)...)
@@ -71,7 +71,9 @@ func (a *app) remarkClosed(s deploy.Status) {
 	}
 }
 
-func writeStatus(w io.Writer, s deploy.Status) {
+// writeStatus prints one product of a target, for a terminal of this width; 0 is
+// any.
+func writeStatus(w io.Writer, s deploy.Status, width int) {
 	fmt.Fprintf(w, "%s (%s)", s.Target.Quoted(), s.Layout)
 	if s.Live < 0 {
 		fmt.Fprintf(w, ": nothing is live%s\n", identity(s.Name, "", ""))
@@ -92,9 +94,28 @@ func writeStatus(w io.Writer, s deploy.Status) {
 	if len(s.Generations) == 0 {
 		return
 	}
+	// The first form that fits; where none does, the last one is folded.
+	for i, form := range generationForms {
+		var b strings.Builder
+		writeGenerations(&b, s.Generations, form)
+		if i == len(generationForms)-1 || width == 0 || widest(b.String()) <= width {
+			io.WriteString(w, b.String())
+			return
+		}
+	}
+}
+
+// generationForm is how the table of generations is written.
+type generationForm struct{ number, time string }
+
+var generationForms = []generationForm{
+	{"GENERATION", toSecond}, {"GEN", toSecond}, {"GEN", toMinute}, {"GEN", toDay},
+}
+
+func writeGenerations(w io.Writer, generations []deploy.Generation, form generationForm) {
 	table(w, func(row func(...any)) {
-		row("  GENERATION", "STATE", "RELEASE", "VERSION", "FILES", "SIZE", "STAGED")
-		for _, g := range s.Generations {
+		row("  "+form.number, "STATE", "RELEASE", "VERSION", "FILES", "SIZE", "STAGED")
+		for _, g := range generations {
 			state := []string{g.State}
 			if g.Pinned {
 				state = append(state, "pinned")
@@ -110,7 +131,7 @@ func writeStatus(w io.Writer, s deploy.Status) {
 				continue
 			}
 			row(fmt.Sprintf("  %d", g.Number), strings.Join(state, ", "), short(g.Release),
-				orDash(oneLine(g.Version)), g.Files, size(g.Bytes), when(g.Staged))
+				orDash(oneLine(g.Version)), g.Files, size(g.Bytes), whenAs(g.Staged, form.time))
 		}
 	})
 }
