@@ -28,6 +28,7 @@ type app struct {
 
 	disk     func(path string) (disk.FS, error) // nil is the real one
 	progress *progress
+	servers  servers
 	printed  bool // the result is out, so an error adds no second document
 	asIs     bool // the text has a form of its own: it is not folded
 }

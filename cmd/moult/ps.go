@@ -35,6 +35,8 @@ type psFlags struct {
 	watch    bool
 	interval time.Duration
 
+	asked string // see answersFlag
+
 	unitDirs []string // nil are systemd's; for tests
 
 	find func(context.Context, stale.Options) (*stale.Report, error) // nil is stale.Find; for tests
@@ -73,6 +75,9 @@ moult says how many it could not look into.`,
 		ValidArgsFunction: completeTargets,
 	}
 	c.RunE = func(cmd *cobra.Command, args []string) error {
+		if f.asked != "" {
+			return askFileSystem(f.asked)
+		}
 		if err := f.settle(args); err != nil {
 			return err
 		}
@@ -103,6 +108,8 @@ func (f *psFlags) add(flags *pflag.FlagSet) {
 	flags.BoolVarP(&f.verbose, "verbose", "v", false, "list all files, with the reasons, and the command lines")
 	flags.BoolVarP(&f.watch, "watch", "w", false, "look again and again, and show what changes; q ends it")
 	flags.DurationVar(&f.interval, "interval", 2*time.Second, "with --watch: look every `TIME`")
+	flags.StringVar(&f.asked, answersFlag, "", "")
+	flags.Lookup(answersFlag).Hidden = true
 }
 
 // settle checks the flags, and finds out what the operands are.
@@ -182,7 +189,7 @@ type psFound struct {
 
 // psLook looks at the processes once, and picks what was asked for.
 func (a *app) psLook(ctx context.Context, f *psFlags) (psFound, error) {
-	o := stale.Options{UIDs: f.uids, Strict: f.strict, Open: f.space, Places: deploy.NewPlaces(a.options(0))}
+	o := stale.Options{UIDs: f.uids, Strict: f.strict, Open: f.space, Places: deploy.NewPlaces(a.options(0)), Answers: a.servers.answer}
 	find := f.find
 	if find == nil {
 		find = stale.Find

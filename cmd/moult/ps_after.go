@@ -21,7 +21,7 @@ const lookBudget = 10 * time.Millisecond
 func (a *app) runsOld(want func(stale.File) bool) int {
 	ctx, cancel := context.WithTimeout(context.Background(), a.lookBudget)
 	defer cancel()
-	report, err := stale.Find(ctx, stale.Options{MapsOnly: true, FilesOnly: true, Places: deploy.NewPlaces(a.options(0))})
+	report, err := stale.Find(ctx, stale.Options{MapsOnly: true, FilesOnly: true, Places: deploy.NewPlaces(a.options(0)), Answers: a.servers.answer})
 	if err != nil {
 		return -1
 	}

@@ -234,7 +234,7 @@ func (a *app) restartOptions(f *restartFlags, target string) (restart.Options, e
 		Parallel: f.parallel, KeepGoing: f.keepGoing, Timeout: f.timeout, Health: f.probes, HealthLimit: f.healthLimit,
 		Check: func(ctx context.Context, p stale.Process) error { return wouldStart(ctx, p, places) },
 		Find: func(ctx context.Context, pids []int) (*stale.Report, error) {
-			return stale.Find(ctx, stale.Options{PIDs: pids, Places: places})
+			return stale.Find(ctx, stale.Options{PIDs: pids, Places: places, Answers: a.servers.answer})
 		},
 	}
 	var paths []string

@@ -82,6 +82,7 @@ type search struct {
 	sources     cache[place, sources]
 	pairs       cache[pair, comparison]
 	users       cache[int, string]
+	served      cache[uint64, bool] // by device
 }
 
 func newSearch(o Options) (*search, error) {

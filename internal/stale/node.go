@@ -1,6 +1,7 @@
 package stale
 
 import (
+	"strconv"
 	"strings"
 	"sync/atomic"
 
@@ -36,14 +37,15 @@ func (l *visit) inodeOf(a *area) (*node, error) {
 		return n, nil
 	}
 	if s.trusted(a.dev) {
-		n, ok := s.inodes.get(areaKey{dev: a.dev, ino: a.ino}, s.patience, func() (*node, bool) {
-			n, err := l.followed(a)
+		var err error
+		n, ok := s.inodes.get(areaKey{dev: a.dev, ino: a.ino}, s.patience, func() (n *node, keep bool) {
+			n, err = l.followed(a)
 			if n != nil && n.id != (Inode{a.dev, a.ino}) {
 				return nil, false // the process has executed another program meanwhile
 			}
 			return n, err == nil
 		})
-		if !ok {
+		if !ok || err == errHangs {
 			return nil, errHangs
 		}
 		if n != nil {
@@ -65,6 +67,9 @@ func (l *visit) inodeOf(a *area) (*node, error) {
 			return nil, unix.ESRCH // changed meanwhile
 		}
 		a.text = b.text
+	}
+	if !l.answers(strings.TrimSuffix(a.text, deletedSuffix), a.dev) {
+		return nil, errHangs
 	}
 	n, ok := s.inodes.get(areaKey{a.dev, a.ino, a.text}, s.patience, func() (*node, bool) {
 		return &node{facts: facts{id: Inode{a.dev, a.ino}}, text: a.text, code: !shared(a.text)}, true
@@ -93,6 +98,9 @@ func (l *visit) followed(a *area) (*node, error) {
 	}
 	if f.id.Ino == a.ino {
 		l.search.learn(a.dev, f.id.Dev)
+	}
+	if !l.answers(l.search.proc+"/"+strconv.Itoa(l.p.pid)+"/"+name, f.id.Dev) {
+		return nil, errHangs
 	}
 	n, ok := l.search.byID.get(f.id, l.search.patience, func() (*node, bool) {
 		n := &node{facts: f, known: true, root: l.root}

@@ -47,7 +47,13 @@ type Options struct {
 	// too. It takes a look at every descriptor and every mapping.
 	Open bool
 
-	textOnly bool // for tests: as on a kernel that cannot be asked for mappings
+	// Answers asks whether the file system that a path leads to answers at all,
+	// and waits no longer than the time given. It is called for one that a program
+	// serves (FUSE) and that somebody runs code from. Nil means that all do.
+	Answers func(path string, within time.Duration) bool
+
+	textOnly bool   // for tests: as on a kernel that cannot be asked for mappings
+	asFUSE   string // for tests: a type of file system that is taken for FUSE
 }
 
 const defaultPatience = 10 * time.Second

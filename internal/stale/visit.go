@@ -215,7 +215,7 @@ func (l *visit) collect() error {
 		}
 		n, err := l.inodeOf(a)
 		if err != nil {
-			if gone(err) {
+			if gone(err) || err == errHangs { // it hangs for whatever is asked next, too
 				return err
 			}
 			l.blind = true
