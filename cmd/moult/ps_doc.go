@@ -63,6 +63,8 @@ type psReplace struct {
 	Signal     int  `json:"signal"`
 	Generation int  `json:"generation"`
 	Sealed     bool `json:"sealed"`
+	Rejected   int  `json:"rejected,omitempty"`
+	Starting   bool `json:"starting,omitempty"`
 }
 
 type psOrigin struct {
@@ -148,7 +150,7 @@ func psProcessOf(p stale.Process) psProcess {
 		d.Hints = append(d.Hints, psHint{string(h.Kind), deploy.Path(restart.PublicPath(h.Path)), utc(h.Since), h.Why})
 	}
 	if r := p.Reexec; r != nil {
-		d.Reexec = &psReplace{r.Protocol, r.Signal, r.Generation, r.Sealed}
+		d.Reexec = &psReplace{r.Protocol, r.Signal, r.Generation, r.Sealed, r.Rejected, r.Starting}
 	}
 	return d
 }

@@ -120,7 +120,7 @@ func (v psView) table(found psFound) []string {
 	for i, p := range list {
 		out = append(out, v.row(p, layout[i+1]))
 		if r := p.Reexec; r != nil && v.verbose {
-			out = append(out, v.wrap(psIndent, fmt.Sprintf("it can replace itself, at %s, and has done so %s", signalName(r.Signal), plural(r.Generation, "time", "times")))...)
+			out = append(out, v.wrap(psIndent, psReexec(r))...)
 		}
 		next := ""
 		if i+1 < len(list) {
@@ -132,6 +132,18 @@ func (v psView) table(found psFound) []string {
 		key = next
 	}
 	return out
+}
+
+// psReexec is what a process says that can replace itself.
+func psReexec(r *stale.Reexec) string {
+	text := fmt.Sprintf("it can replace itself, at %s, and has done so %s", signalName(r.Signal), plural(r.Generation, "time", "times"))
+	if r.Rejected > 0 {
+		text += fmt.Sprintf("; since then it was asked to and has rejected the new code %s", plural(r.Rejected, "time", "times"))
+	}
+	if r.Starting {
+		text += "; it is not ready yet, and may go back"
+	}
+	return text
 }
 
 // row is the line of one process.

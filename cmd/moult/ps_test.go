@@ -38,7 +38,7 @@ func psReport() stale.Report {
 			worker(4711), worker(4712), worker(4713),
 			{
 				PID: 900, Ticks: 50, Start: before(72 * time.Hour), UID: 0, User: "root", Comm: "sshd", Command: []string{"sshd: /usr/sbin/sshd -D [listener]"},
-				Unit: stale.Unit{Name: "ssh.service"},
+				Unit: stale.Unit{Name: "ssh.service"}, Reexec: &stale.Reexec{Signal: 12, Generation: 2, Rejected: 1, Starting: true},
 				Files: []stale.File{
 					{Path: "/usr/lib/x86_64-linux-gnu/libcrypto.so.3", Mapped: "/usr/lib/x86_64-linux-gnu/libcrypto.so.3 (deleted)", Kind: stale.KindLibrary, Verdict: stale.Stale, Since: before(5 * time.Hour), Why: "another file has its name", RunsBuildID: "3f2a91c04b1e", GetsBuildID: "8e11b02d33c0"},
 					{Path: "/usr/lib/libold.so", Mapped: "/usr/lib/libold.so (deleted)", Kind: stale.KindLibrary, Verdict: stale.Gone, Why: "there is no such file any more", RunsBuildID: "0123456789"},
