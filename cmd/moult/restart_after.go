@@ -81,8 +81,8 @@ func (a *app) restartAfter(ctx context.Context, t *deploy.Target, f *restartFlag
 	if err != nil {
 		return nil, err
 	}
-	if earlier != nil {
-		o.Revive = earlier.Steps
+	if earlier != nil { // what is left of the release that was no good is not well, and all of it has to go
+		o.Revive, o.HealthLast, o.KeepGoing = earlier.Steps, true, true
 	}
 	plan := &restart.Plan{Target: t.Path()}
 	if f.restart {

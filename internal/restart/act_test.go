@@ -243,13 +243,38 @@ func TestHealth(t *testing.T) {
 	}
 	h.opts.Rules = []Rule{{RestartRule: release.RestartRule{Unit: "a.*", Health: []string{"test -e /proc/$(cat " + h.dir + "/pid)"}}}}
 	h.opts.OnEvent = func(e Event) { h.note("a.service") }
-	h.opts.Health = []Probe{probe(t, "echo >> "+h.dir+"/asked; test $(wc -l < "+h.dir+"/asked) = 1")}
+	h.opts.Health = []Probe{probe(t, "echo >> "+h.dir+"/asked; test $(wc -l < "+h.dir+"/asked) -le 2")} // before, and after a
 	h.opts.HealthLimit = inVain(t)
 	r, err := h.run()
 	wantErr(t, err, ErrUnhealthy, "health: echo")
 	want(t, "states", states(r), "a.service done; b.service done; c.service not tried")
 	if r.Healthy || len(r.Health) != 1 || r.Health[0].OK {
 		t.Errorf("health: %+v, want the last answer", r.Health)
+	}
+}
+
+// TestHealthBetween: what was ill before may be so until the last is restarted,
+// and so may anything after a rollback.
+func TestHealthBetween(t *testing.T) {
+	t.Parallel()
+	for _, last := range []bool{false, true} {
+		h := newHost(t)
+		for _, name := range []string{"a", "b"} {
+			h.service(name+".service", nil)
+			h.upgrade(name)
+		}
+		text := "! readlink /proc/[0-9]*/exe | grep -qF '" + h.dir + "/b (deleted)'" // b runs its new file
+		if last {
+			text += " || ! test -e " + h.dir + "/begun"
+			h.opts.OnEvent = func(Event) { os.WriteFile(h.dir+"/begun", nil, 0o644) } // well, until something is begun
+		}
+		h.opts.Health, h.opts.HealthLast = []Probe{probe(t, text)}, last
+		r, err := h.run()
+		wantErr(t, err, nil, "")
+		want(t, "states", states(r), "a.service done; b.service done")
+		if len(r.Health) != 1 || !r.Health[0].OK {
+			t.Errorf("health: %+v, want one probe that is well", r.Health)
+		}
 	}
 }
 

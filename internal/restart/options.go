@@ -38,7 +38,8 @@ type Options struct {
 	Timeout     time.Duration // for each, if its rule does not say; 0 is three minutes
 	MustStart   bool          // what could not be started again is not well: then nothing is tried
 	HealthOnly  bool          // nobody was to be restarted, so what is stale is no matter
-	Health      []Probe       // asked after each batch, and once if there is nothing to do
+	Health      []Probe       // asked in the end, and after each batch those that were well before the first
+	HealthLast  bool          // they are asked in the end only
 	HealthLimit time.Duration // until all of them are well; 0 is one minute
 
 	OnEvent func(Event) // progress; nil is silence. Called from one goroutine at a time

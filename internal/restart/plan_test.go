@@ -271,11 +271,11 @@ func TestUserBus(t *testing.T) {
 // TestReadRules believes only what root alone can have written.
 func TestReadRules(t *testing.T) {
 	testneed.Root(t)
-	dir := filepath.Join(t.TempDir(), "restart.d")
+	dir := filepath.Join(t.TempDir(), "moult", "restart.d")
 	if rules, err := ReadRules(dir); len(rules) != 0 || err != nil {
 		t.Errorf("no directory: %v, %v, want none", rules, err)
 	}
-	if err := os.Mkdir(dir, 0o755); err != nil {
+	if err := os.MkdirAll(dir, 0o755); err != nil {
 		t.Fatal(err)
 	}
 	writeFile(t, dir+"/20-b.toml", "[[restart]]\nunit = \"b\"\n")
@@ -304,11 +304,19 @@ func TestReadRules(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	if err := os.Chmod(dir, 0o777); err != nil {
-		t.Fatal(err)
-	}
-	if _, err := ReadRules(dir); err == nil {
-		t.Error("a directory that anybody can write to is believed")
+	for _, open := range []string{filepath.Dir(dir), dir} {
+		if err := os.Chmod(open, 0o777); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := ReadRules(dir); err == nil || !strings.Contains(err.Error(), open+" can be written") {
+			t.Errorf("%s, to which anybody can write, is believed: %v", open, err)
+		}
+		if err := os.Chmod(open, 0o755); err != nil {
+			t.Fatal(err)
+		}
+		if rules, err := ReadRules(dir); len(rules) != 3 || err != nil {
+			t.Errorf("%s is root's again: %v, %v, want three rules", open, rules, err)
+		}
 	}
 }
 

@@ -24,9 +24,9 @@ const RulesDir = "/etc/moult/restart.d"
 const maxRulesFile = 1 << 20 // bytes
 
 // ReadRules reads the rules of a directory: its files *.toml in the order of
-// their names. Rules are commands that root will run, so the directory and each
-// file must belong to root and be writable by nobody else; anything else is an
-// error, also where one file alone is wrong. A directory that is not there has
+// their names. Rules are commands that root will run, so the directory, the one
+// that it is in and each file must belong to root and be writable by nobody else;
+// anything else is an error, also where one file alone is wrong. A directory that is not there has
 // no rules.
 func ReadRules(dir string) ([]Rule, error) {
 	info, err := os.Lstat(dir)
@@ -35,6 +35,11 @@ func ReadRules(dir string) ([]Rule, error) {
 	}
 	if err == nil {
 		err = onlyRoots(dir, info, fs.ModeDir)
+	}
+	if err == nil { // who may rename it may put another in its place
+		if info, err = os.Stat(filepath.Dir(dir)); err == nil {
+			err = onlyRoots(filepath.Dir(dir), info, fs.ModeDir)
+		}
 	}
 	if err != nil {
 		return nil, fmt.Errorf("rules: %w", err)

@@ -60,6 +60,7 @@ func (r *runner) all(ctx context.Context) {
 		r.health(ctx, r.Health)
 		return
 	}
+	between := r.wellBefore(ctx)
 	for len(steps) > 0 {
 		if ctx.Err() != nil {
 			r.cut(ctx)
@@ -69,7 +70,11 @@ func (r *runner) all(ctx context.Context) {
 		for n < len(steps) && n < r.Parallel && steps[n].order == steps[0].order {
 			n++
 		}
-		if !r.batch(ctx, steps[:n]) && !r.KeepGoing {
+		probes := between
+		if n == len(steps) {
+			probes = r.Health
+		}
+		if !r.batch(ctx, steps[:n], probes) && !r.KeepGoing {
 			if ctx.Err() != nil {
 				r.cut(ctx)
 			}
@@ -79,15 +84,40 @@ func (r *runner) all(ctx context.Context) {
 	}
 }
 
-// batch does some steps at once, and says whether all is well with them.
-func (r *runner) batch(ctx context.Context, steps []Outcome) bool {
+// wellBefore are the probes to ask before all is done: those that are well before
+// anything is. What is ill may be ill until the very last is restarted.
+func (r *runner) wellBefore(ctx context.Context) []Probe {
+	if r.HealthLast || len(r.result.Steps) <= 1 {
+		return nil
+	}
+	well := make([]bool, len(r.Health))
+	var wait sync.WaitGroup
+	for i, p := range r.Health {
+		wait.Go(func() {
+			try, cancel := context.WithTimeout(ctx, oneTry)
+			defer cancel()
+			well[i] = p.Try(try) == nil
+		})
+	}
+	wait.Wait()
+	var probes []Probe
+	for i, p := range r.Health {
+		if well[i] {
+			probes = append(probes, p)
+		}
+	}
+	return probes
+}
+
+// batch does some steps at once, asks the probes and those of its rules, and says
+// whether all is well.
+func (r *runner) batch(ctx context.Context, steps []Outcome, probes []Probe) bool {
 	var wait sync.WaitGroup
 	for i := range steps {
 		wait.Go(func() { r.step(ctx, &steps[i]) })
 	}
 	wait.Wait()
 	well := true
-	probes := r.Health
 	for i := range steps {
 		if s := steps[i].State; s != Done && s != Current {
 			r.result.Healthy, well = false, false
