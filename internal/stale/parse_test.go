@@ -48,12 +48,15 @@ func TestHome(t *testing.T) {
 		}
 	}
 	for text, want := range map[string]string{
-		"0::/a\n":                               "/a",
-		"2:cpu:/x\n1:name=systemd:/b\n0::/a\n":  "/b",
-		"2:cpu,cpuacct:/x\n0::/a:b\n":           "/a:b",
-		"":                                      "",
-		"nonsense\n::\n":                        "",
-		"1:name=systemd:/system.slice/x.socket": "/system.slice/x.socket",
+		"0::/a\n":                              "/a",
+		"2:cpu:/x\n1:name=systemd:/b\n0::/a\n": "/b",
+		"2:cpu,cpuacct:/x\n0::/a:b\n":          "/a:b",
+		"4:cpu:/\n3:memory:/docker/c\n2:pids:/d\n1:name=systemd:/\n0::/\n": "/docker/c", // an engine, and no systemd
+		"3:memory:/docker/c\n1:name=systemd:/\n0::/a\n":                    "/a",
+		"1:name=systemd:/\n0::/\n":                                         "",
+		"":                                                                 "",
+		"nonsense\n::\n":                                                   "",
+		"1:name=systemd:/system.slice/x.socket":                            "/system.slice/x.socket",
 	} {
 		if got := controlGroup([]byte(text)); got != want {
 			t.Errorf("%q: got %q, want %q", text, got, want)

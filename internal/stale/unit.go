@@ -2,6 +2,7 @@ package stale
 
 import (
 	"bytes"
+	"cmp"
 	"strconv"
 	"strings"
 )
@@ -46,20 +47,25 @@ func (s *search) homeOf(cgroup uint64) *home {
 }
 
 // controlGroup is the path that systemd gave: of the hierarchy of its own where
-// it has one, else of the one that all share (cgroups(7)).
-func controlGroup(text []byte) (path string) {
+// it has one, else of the one that all share (cgroups(7)). Where there is no
+// systemd these may say nothing, and then any counts: engines put their containers
+// into those that they need.
+func controlGroup(text []byte) string {
+	var own, common, other string
 	for line := range bytes.Lines(text) {
 		_, rest, _ := bytes.Cut(bytes.TrimSuffix(line, []byte("\n")), []byte(":"))
 		controllers, at, ok := bytes.Cut(rest, []byte(":"))
 		switch {
-		case !ok:
+		case !ok || string(at) == "/":
 		case string(controllers) == "name=systemd":
-			return string(at)
+			own = string(at)
 		case len(controllers) == 0:
-			path = string(at)
+			common = string(at)
+		case other == "":
+			other = string(at)
 		}
 	}
-	return path
+	return cmp.Or(own, common, other)
 }
 
 // parseHome reads the path of a control group as systemd does: the first
