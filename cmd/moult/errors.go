@@ -17,6 +17,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"moult.example/internal/deploy"
+	"moult.example/internal/lab"
 	"moult.example/internal/restart"
 )
 
@@ -83,6 +84,8 @@ func diagnose(err error) diagnosis {
 	var remains *restart.RemainsError
 	var noParent *noParentError
 	var list *deploy.ListError
+	var compiler *lab.CompilerError
+	var launch *lab.LaunchError
 	switch {
 	case errors.As(err, &command):
 		d.Status = command.status()
@@ -134,6 +137,10 @@ func diagnose(err error) diagnosis {
 		d.Hint = unit.hint()
 	case errors.As(err, &source):
 		d.Hint = "the user " + whoRuns() + " must be able to read it"
+	case errors.As(err, &compiler):
+		d.Hint = "it needs a C compiler and the C library's headers, as gcc and libc6-dev are; CC=COMPILER names another"
+	case errors.As(err, &launch):
+		d.Hint = "--dir DIR tries it in another directory"
 	case errors.Is(err, unix.EPERM) && os.Geteuid() == 0:
 		d.Hint = "lsattr shows whether it is immutable, which chattr -ia undoes; else this root lacks a capability"
 	case errors.Is(err, fs.ErrPermission):

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"os/exec"
 	"strings"
 	"testing"
 
@@ -13,6 +14,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"moult.example/internal/deploy"
+	"moult.example/internal/lab"
 )
 
 // TestDiagnose holds the exit statuses, which are an interface: a change here
@@ -49,6 +51,8 @@ func TestDiagnose(t *testing.T) {
 		{ofSource(wrap(&fs.PathError{Op: "open", Path: "/opt/app/.moult/lock", Err: unix.EACCES}), "build"), 1, "owns the target"},
 		{ofSource(wrap(&fs.PathError{Op: "open", Path: "/opt/app/.moult/lock", Err: unix.EACCES}), "."), 1, "owns the target"},
 		{ofSource(wrap(&fs.PathError{Op: "write", Path: "build/x", Err: unix.ENOSPC}), "build"), 1, "moult gc"},
+		{&lab.CompilerError{Command: "cc", Err: exec.ErrNotFound}, 1, "C compiler"},
+		{&lab.LaunchError{Dir: "/x", Why: "execve: permission denied"}, 1, "--dir"},
 	} {
 		d := diagnose(c.err)
 		if d.Status != c.status || !strings.Contains(d.Hint, c.hint) || c.hint == "" && d.Hint != "" {

@@ -24,9 +24,10 @@ func newLabCommand(a *app) *cobra.Command {
 kernel and this file system. The lab compiles a program and three libraries,
 runs them, replaces the files under them by cp, mv, install, ln, rsync and
 moult, and reports what it sees: who is killed, who goes on with which code,
-and what lies on the disk afterwards. It needs a C compiler, works in a
-directory of its own, which it removes, and takes about half a minute. Programs
-are killed on purpose: the kernel's log will mention them.`,
+and what lies on the disk afterwards. It needs a C compiler, which is cc or what
+$CC says, works in a directory of its own, which it removes, and takes about
+half a minute. Programs are killed on purpose: the kernel's log will mention
+them.`,
 		Example: `  moult lab                     all methods, about half a minute
   moult lab cp mv --quick       two of them, with fewer launches
   moult lab --explain install   the system calls behind it, and why`,

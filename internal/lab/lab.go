@@ -104,6 +104,9 @@ func Run(ctx context.Context, opt Options) (*Report, error) {
 	if err := l.build(ctx); err != nil {
 		return nil, cmp.Or(ctx.Err(), err) // what the end of ctx has cut short is no news
 	}
+	if s := l.launch(ctx, filepath.Join(l.tree("v1"), exeFile)); s.failure != "" {
+		return nil, cmp.Or(ctx.Err(), error(&LaunchError{l.report.Dir, s.failure}))
+	}
 	l.done++
 	for i := range chosen {
 		l.method = &chosen[i]
@@ -257,6 +260,17 @@ func choose(names []string) ([]method, error) {
 		chosen = append(chosen, *m)
 	}
 	return chosen, nil
+}
+
+// LaunchError means that no program can be started where the lab is, as on a file
+// system that is mounted with noexec.
+type LaunchError struct {
+	Dir string
+	Why string
+}
+
+func (e *LaunchError) Error() string {
+	return fmt.Sprintf("start a program in %s: %s", e.Dir, e.Why)
 }
 
 // UnknownMethodError is a name that no method has.

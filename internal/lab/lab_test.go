@@ -246,6 +246,23 @@ func TestWhatIsMissing(t *testing.T) {
 			t.Errorf("left behind: %v", left)
 		}
 	})
+	t.Run("leave to execute", func(t *testing.T) {
+		testneed.Tool(t, "cp")
+		dir, cc := t.TempDir(), filepath.Join(t.TempDir(), "cc")
+		// What it makes may not be executed by anybody, as on a mount with noexec.
+		script := "while [ $# -gt 1 ]; do [ \"$1\" != -o ] || : > \"$2\"; shift; done\n"
+		if err := os.WriteFile(cc, []byte(script), 0o644); err != nil {
+			t.Fatal(err)
+		}
+		_, err := Run(t.Context(), Options{Dir: dir, CC: "sh " + cc})
+		var launch *LaunchError
+		if !errors.As(err, &launch) || launch.Why != "execve: permission denied" {
+			t.Errorf("error %v, want a LaunchError that says permission denied", err)
+		}
+		if left, _ := os.ReadDir(dir); len(left) > 0 {
+			t.Errorf("left behind: %v", left)
+		}
+	})
 	t.Run("rsync and moult", func(t *testing.T) {
 		bin := t.TempDir()
 		for _, tool := range []string{"sh", "cp", "cc", "as", "ld"} {
