@@ -19,7 +19,8 @@ func newCommitCommand(a *app) *cobra.Command {
 		Long: `Make a generation live that moult stage has made ready: the newest, or the one
 of that number. It takes milliseconds: nothing is left to copy that could run
 out of space. It is still refused if somebody has changed what it would
-replace, or if the release's hook says so.`,
+replace, or if the release's hook says so. With --health, what is not well
+afterwards is rolled back, as with moult apply.`,
 		Example: `  moult stage ./build /opt/app && moult commit /opt/app
   moult commit --wait 30s /opt/app 42`,
 		Annotations:       exitsAs(foundAfter, statusFound, statusUnfinished, statusBusy),

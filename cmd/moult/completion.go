@@ -2,9 +2,12 @@ package main
 
 import (
 	"fmt"
+	"slices"
 	"strconv"
+	"strings"
 
 	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
 
 	"moult.example/internal/deploy"
 	"moult.example/internal/lab"
@@ -18,8 +21,10 @@ func newCompletionCommand(a *app) *cobra.Command {
 		Long: `Print the script that teaches a shell to complete moult's commands, flags and
 targets. Packages put it where the shell looks; by hand, load it as below. That
 for bash uses functions of the package bash-completion: without it each TAB says
-"_get_comp_words_by_ref: command not found".`,
+"_get_comp_words_by_ref: command not found". That for zsh wants compinit to have
+run, as "autoload -U compinit; compinit" does.`,
 		Example: `  source <(moult completion bash)
+  source <(moult completion zsh)
   moult completion fish > ~/.config/fish/completions/moult.fish`,
 		Annotations: exits(),
 		ValidArgs:   shells,
@@ -51,11 +56,13 @@ func completeTarget(n int) cobra.CompletionFunc {
 }
 
 // completeTargets is completeTarget for every operand.
-func completeTargets(*cobra.Command, []string, string) ([]string, cobra.ShellCompDirective) {
+func completeTargets(_ *cobra.Command, args []string, _ string) ([]string, cobra.ShellCompDirective) {
 	var paths []string
 	targets, _ := deploy.Targets("") // a damaged entry is no reason to offer none
 	for _, t := range targets {
-		paths = append(paths, string(t.Path))
+		if path := string(t.Path); !slices.Contains(args, path) {
+			paths = append(paths, path)
+		}
 	}
 	return paths, cobra.ShellCompDirectiveDefault
 }
@@ -133,4 +140,21 @@ func statusOfLast(args []string) []deploy.Status {
 	defer t.Close()
 	all, _ := t.Status("")
 	return all
+}
+
+// plainUsages gives the flags of all commands the texts that shells show beside
+// them, if a command line asks for completion: one line, without the marks that
+// the help takes for the names of values.
+func plainUsages(root *cobra.Command, args []string) {
+	if len(args) == 0 || !strings.HasPrefix(args[0], cobra.ShellCompRequestCmd) {
+		return
+	}
+	plain := func(f *pflag.Flag) {
+		_, usage := pflag.UnquoteUsage(f)
+		f.Usage = strings.Join(strings.Fields(usage), " ")
+	}
+	root.PersistentFlags().VisitAll(plain)
+	for _, c := range root.Commands() {
+		c.Flags().VisitAll(plain)
+	}
 }

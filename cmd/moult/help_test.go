@@ -129,3 +129,22 @@ func TestCompletion(t *testing.T) {
 		t.Errorf("completing apply --lay gives %q, want --layout", out)
 	}
 }
+
+// What a shell shows beside a flag is its whole text, without the marks of the
+// help.
+func TestCompletionTexts(t *testing.T) {
+	for _, name := range commands() {
+		args := []string{cobra.ShellCompRequestCmd, name, "--"}
+		if name == "" {
+			args = []string{cobra.ShellCompRequestCmd, "--"}
+		}
+		status, out, stderr := runMoult(args...)
+		if status != 0 || strings.Contains(out, "`") || !strings.Contains(out, "--json\tprint ") {
+			t.Errorf("%q: status %d, %s\n%s", args, status, stderr, out)
+		}
+	}
+	_, out, _ := runMoult(cobra.ShellCompRequestCmd, "apply", "--link")
+	if want := "--links\ta release that breaks what loads it: POLICY refuse, warn or ignore\n"; !strings.HasPrefix(out, want) {
+		t.Errorf("got %q, want %q", out, want)
+	}
+}

@@ -50,7 +50,8 @@ A file of an owned target is the release's: it is installed, with a remark, and
 the next apply puts the release's back.
 
 A new file has mode 0755 and belongs to who runs this; other names of the old
-file keep the old bytes.`,
+file keep the old bytes. The environment's VERSION_CONTROL and
+SIMPLE_BACKUP_SUFFIX are the defaults of --backup and --suffix.`,
 		Example: `  moult install build/tool /usr/local/bin
   moult install -m 644 -D unit/tool.service /etc/systemd/system/tool.service
   moult install --keep build/server /opt/server/bin/server
@@ -70,7 +71,7 @@ func (f *installFlags) define(flags *pflag.FlagSet) {
 	flags.StringVarP(&f.Mode, "mode", "m", "", "`MODE` as in chmod, without the umask (default 0755)")
 	flags.StringVarP(&f.Owner, "owner", "o", "", "give it to a `USER`")
 	flags.StringVarP(&f.Group, "group", "g", "", "give it to a `GROUP`")
-	flags.BoolVar(&f.Keep, "keep", false, "keep mode, owner, ACL and label of the file replaced")
+	flags.BoolVar(&f.Keep, "keep", false, "keep mode (set-id bits too), owner, ACL and label of the file replaced")
 	flags.BoolVar(&f.KeepCaps, "keep-caps", false, "as --keep, and its capabilities too")
 	flags.BoolVarP(&f.Times, "preserve-timestamps", "p", false, "keep the source's modification time")
 	flags.BoolVarP(&f.Directories, "directory", "d", false, "make directories: all operands are such")

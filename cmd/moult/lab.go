@@ -18,7 +18,7 @@ func newLabCommand(a *app) *cobra.Command {
 		quick, markdown, trace bool
 	}
 	c := &cobra.Command{
-		Use:   "lab [METHOD...]",
+		Use:   "lab [FLAGS] [METHOD...]",
 		Short: "see what cp, mv, install, rsync and moult do to files in use",
 		Long: `Show what each way to replace a file does to the programs that use it, on this
 kernel and this file system. The lab compiles a program and three libraries,
@@ -27,7 +27,9 @@ moult, and reports what it sees: who is killed, who goes on with which code,
 and what lies on the disk afterwards. It needs a C compiler, which is cc or what
 $CC says, works in a directory of its own, which it removes, and takes about
 half a minute. Programs are killed on purpose: the kernel's log will mention
-them.`,
+them.
+
+` + strings.Join(wrapWords("The METHODs are "+strings.Join(lab.Names(), ", ")+".", columns), "\n"),
 		Example: `  moult lab                     all methods, about half a minute
   moult lab cp mv --quick       two of them, with fewer launches
   moult lab --explain install   the system calls behind it, and why`,

@@ -35,6 +35,7 @@ func untilSignal() context.Context {
 func (a *app) run(ctx context.Context, args []string) int {
 	a.args = args
 	root := newRootCommand(a, named(args))
+	plainUsages(root, args)
 	root.SetArgs(args)
 	cmd, err := root.ExecuteContextC(ctx)
 	a.progress.finish()

@@ -22,7 +22,8 @@ or the one of that number. Twice without a number is forward again, to the one
 that the first rollback has left; to go further back, name its number. One that
 a rollback of apply --health has left is passed over, unless it is named. The
 generation is verified first, byte for byte. Processes that still run its files
-are no longer stale: they are the same inodes.`,
+are no longer stale: they are the same inodes. With --health the answer is said
+(status 4 if all is not well), and nothing is rolled forward again.`,
 		Example: `  moult rollback /opt/app
   moult rollback /opt/app 40
   moult rollback --dry-run /opt/app    can it be done?`,

@@ -14,8 +14,9 @@ func newTargetsCommand(a *app) *cobra.Command {
 		SuggestFor: []string{"list", "ls"},
 		Use:        "targets",
 		Short:      "list the targets of this host",
-		Long: `List the targets of this host: those that moult recovers at boot. Root's are
-remembered in /var/lib/moult, other users' in ~/.local/state/moult.`,
+		Long: `List this user's targets on this host. Root's are remembered in /var/lib/moult,
+and recovered at boot; other users' are in ~/.local/state/moult, and recovered
+by the next command that writes.`,
 		Example:     "  moult targets\n  moult targets --json",
 		Annotations: exits(),
 		Args:        operands(),
