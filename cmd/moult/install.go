@@ -36,10 +36,10 @@ func newInstallCommand(a *app) *cobra.Command {
 		Long: `Copy files to their places and set their mode and owner, with the forms and
 the flags of install(1):
 
-  moult install SOURCE DEST            under that name, or into that directory
-  moult install SOURCE... DIRECTORY    into a directory that exists
-  moult install -t DIRECTORY SOURCE... the same; with -D it is made
-  moult install -d DIRECTORY...        make directories, as far as missing
+  moult install SOURCE DEST             as DEST, or into a directory DEST
+  moult install SOURCE... DIRECTORY     into a directory that exists
+  moult install -t DIRECTORY SOURCE...  the same; with -D it is made
+  moult install -d DIRECTORY...         make directories that are missing
 
 Each file is made whole under a name of its own, is synced, and then takes its
 place in one step: whoever runs or maps the old file keeps it. Several files

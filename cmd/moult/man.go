@@ -130,7 +130,8 @@ func writeManPage(dir disk.FS, c *cobra.Command) error {
 	if err != nil {
 		return err
 	}
-	_, err = f.Write(b.Bytes())
+	// No hyphens of man's own: they would be read as a part of a name.
+	_, err = f.Write(bytes.Replace(b.Bytes(), []byte(".nh\n"), []byte(".nr HY 0\n.nh\n"), 1))
 	if err == nil {
 		err = f.SetMeta(disk.Meta{UID: -1, GID: -1, Mode: 0o644})
 	}

@@ -28,7 +28,7 @@ func TestManPages(t *testing.T) {
 			t.Error(err)
 			continue
 		}
-		for _, part := range []string{".SH NAME", ".SH EXIT STATUS", "interrupted; nothing changed", ".SH EXAMPLE"} {
+		for _, part := range []string{".nr HY 0\n", ".SH NAME", ".SH EXIT STATUS", "interrupted; nothing changed", ".SH EXAMPLE"} {
 			if !bytes.Contains(page, []byte(part)) {
 				t.Errorf("%s has no %q", file, part)
 			}
