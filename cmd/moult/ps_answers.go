@@ -12,62 +12,71 @@ import (
 // servers are the file systems that programs serve, of which it is asked whether
 // they answer.
 type servers struct {
+	self string // the program that asks; "" is this one
+
 	mu      sync.Mutex
-	hanging map[string]<-chan struct{} // closed when the child that has asked is over
+	hanging map[string]<-chan struct{} // by path; closed when the child that has asked is over
 }
 
 // answersFlag is for our own child.
 const answersFlag = "ask-file-system"
 
-// answer lets a child ask, since whoever asks a file system that hangs can only
-// end when the mount goes. The child is left behind then. A path that is still
-// being asked is not asked again.
+// answer lets a child ask, since whoever asks a file system that hangs may only
+// end when the mount goes. The child is left behind then, and as long as it is
+// there nobody else is sent.
 func (s *servers) answer(path string, within time.Duration) bool {
-	s.mu.Lock()
-	over := s.hanging[path]
-	s.mu.Unlock()
-	if over == nil {
-		self, err := os.Executable()
-		if err != nil {
-			return false
-		}
-		child := exec.Command(self, "ps", "--"+answersFlag, path)
-		child.Args[0] = os.Args[0]
-		child.Dir = "/"
-		if child.Start() != nil {
-			return false
-		}
-		ended := make(chan struct{})
-		go func() {
-			_ = child.Wait() // any end is an answer
-			close(ended)
-		}()
-		over = ended
-		defer func() { _ = child.Process.Kill() }() // of no use if it hangs, until it does no more
+	if s.hangs(path) {
+		return false
 	}
+	self := s.self
+	if self == "" {
+		var err error
+		if self, err = os.Executable(); err != nil {
+			return false
+		}
+	}
+	child := exec.Command(self, "ps", "--"+answersFlag, path)
+	child.Args[0], child.Dir = os.Args[0], "/"
+	if child.Start() != nil {
+		return false
+	}
+	over := make(chan struct{})
+	go func() {
+		_ = child.Wait() // how it has ended is asked below
+		close(over)
+	}()
 	timer := time.NewTimer(within)
 	defer timer.Stop()
 	select {
 	case <-over:
-		s.remember(path, nil)
-		return true
+		return child.ProcessState.Exited() // an error is an answer, too
 	case <-timer.C:
-		s.remember(path, over)
-		return false
 	}
-}
-
-func (s *servers) remember(path string, over <-chan struct{}) {
+	_ = child.Process.Kill() // which it may heed or not
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.hanging == nil {
 		s.hanging = map[string]<-chan struct{}{}
 	}
-	if over == nil {
-		delete(s.hanging, path)
-		return
-	}
 	s.hanging[path] = over
+	return false
+}
+
+// hangs says that a child still hangs there.
+func (s *servers) hangs(path string) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	over := s.hanging[path]
+	if over == nil {
+		return false
+	}
+	select {
+	case <-over:
+		delete(s.hanging, path)
+		return false
+	default:
+		return true
+	}
 }
 
 // askFileSystem is what the child does. Statfs is never answered from a cache.
