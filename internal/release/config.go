@@ -70,28 +70,12 @@ func parseConfig(path string, text []byte) (*Config, error) {
 	c := &Config{Path: path, lines: scanTOML(string(text))}
 	md, err := toml.Decode(string(text), c)
 	if err != nil {
-		return nil, c.tomlError(err)
+		return nil, c.tomlError(text, err)
 	}
 	if unknown := md.Undecoded(); len(unknown) > 0 {
-		return nil, c.at(c.lines.find(-1, unknown[0]...), "%q is not known", unknown[0].String())
+		return nil, c.unknown(unknown[0], *c)
 	}
 	return c, c.check()
-}
-
-// tomlError gives an error of the parser our form.
-func (c *Config) tomlError(err error) error {
-	var pe toml.ParseError
-	if errors.As(err, &pe) {
-		return c.at(pe.Position.Line, "%s", pe.Message)
-	}
-	// A value of the wrong type has its line in the text only.
-	var line int
-	var key string
-	message := strings.TrimPrefix(err.Error(), "toml: ")
-	if n, _ := fmt.Sscanf(message, "line %d (last key %q): ", &line, &key); n == 2 {
-		_, message, _ = strings.Cut(message, "): ")
-	}
-	return c.at(line, "%s: %s", key, message)
 }
 
 // at makes an error that names the line.

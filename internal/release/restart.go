@@ -153,10 +153,10 @@ func ParseRestart(path string, text []byte) ([]RestartRule, error) {
 	}
 	md, err := toml.Decode(string(text), &file)
 	if err != nil {
-		return nil, c.tomlError(err)
+		return nil, c.tomlError(text, err)
 	}
 	if unknown := md.Undecoded(); len(unknown) > 0 {
-		return nil, c.at(c.lines.find(-1, unknown[0]...), "%q is not known", unknown[0].String())
+		return nil, c.unknown(unknown[0], file)
 	}
 	if len(file.Restart) > maxRules {
 		return nil, c.at(1, "there are more than %d rules", maxRules)
