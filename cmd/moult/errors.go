@@ -86,6 +86,7 @@ func diagnose(err error) diagnosis {
 	var list *deploy.ListError
 	var compiler *lab.CompilerError
 	var launch *lab.LaunchError
+	var product *deploy.NoProductError
 	switch {
 	case errors.As(err, &command):
 		d.Status = command.status()
@@ -117,6 +118,8 @@ func diagnose(err error) diagnosis {
 		d.Status, d.Error = statusInterrupted, "interrupted, nothing has changed"
 	case errors.As(err, &refused):
 		d.Hint, d.Problems = refused.Hint(), refused.Problems
+	case errors.As(err, &product):
+		d.Hint = "--name wants one of these; without it, moult status shows them all"
 	case errors.Is(err, deploy.ErrNoTarget):
 		d.Hint = "moult targets lists those of this host; moult apply makes one"
 	case errors.Is(err, deploy.ErrNoGeneration):

@@ -40,6 +40,7 @@ func TestDiagnose(t *testing.T) {
 		{errors.Join(wrap(context.Canceled), wrap(deploy.ErrUnfinished)), 4, "moult recover"},
 		{wrap(&deploy.RefusedError{Problems: []deploy.Problem{{Path: "x", Why: "immutable", Hint: "chattr -i"}}}), 1, "chattr -i"},
 		{wrap(deploy.ErrNoTarget), 1, "moult targets"},
+		{wrap(&deploy.NoProductError{Target: "/usr/local", Name: "x", Holds: []string{"y"}}), 1, "--name"},
 		{wrap(deploy.ErrNoGeneration), 1, "moult status"},
 		{wrap(deploy.ErrNewer), 1, "newer"},
 		{wrap(&fs.PathError{Op: "write", Path: "x", Err: unix.ENOSPC}), 1, "moult gc"},

@@ -34,6 +34,22 @@ var (
 	ErrCutShort = errors.New("an earlier command was cut short")
 )
 
+// NoProductError says that a shared target holds nothing of that name. It is an
+// [ErrNoTarget], too.
+type NoProductError struct {
+	Target Path
+	Name   string
+	Holds  []string // what there is
+}
+
+// Error implements error.
+func (e *NoProductError) Error() string {
+	return fmt.Sprintf("%s holds %s, not %s", e.Target.Quoted(), strings.Join(e.Holds, ", "), e.Name)
+}
+
+// Unwrap makes it one that is [ErrNoTarget].
+func (e *NoProductError) Unwrap() error { return ErrNoTarget }
+
 // Problem is one reason why a release is refused.
 type Problem struct {
 	Path Path   `json:"path"`           // in the target; "" is the target itself

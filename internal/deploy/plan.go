@@ -145,6 +145,7 @@ func (t *Target) makePlan(ctx context.Context, s *state, rel *release.Release, o
 	}
 	p.findRemoved()
 	p.warnOneTop()
+	p.warnOther()
 	return p, p.preflight(ctx)
 }
 

@@ -145,6 +145,9 @@ func (t *Target) state(name string) (*state, error) {
 		}
 	}
 	if !slices.Contains(names, name) {
+		if len(names) > 0 {
+			return nil, &NoProductError{Path(t.path), name, names}
+		}
 		return nil, fmt.Errorf("%s: %s: %w", t.path, name, ErrNoTarget)
 	}
 	return &state{t: t, layout: Shared, name: name, dir: dotMoult + "/" + name}, nil
