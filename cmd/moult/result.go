@@ -92,9 +92,10 @@ func writePlan(w io.Writer, p deploy.Plan, list bool) {
 	if p.Adopt {
 		fmt.Fprintf(w, "  adopts what is there as generation 0\n")
 	}
-	if p.Same {
+	switch {
+	case p.Same && len(p.Problems) == 0:
 		fmt.Fprintf(w, "  nothing to do\n")
-	} else {
+	case !p.Same:
 		fmt.Fprintf(w, "  %s, %d the same, %s to copy\n", cmp.Or(tally(p.Changes), "no file to change"), p.Unchanged, size(p.CopyBytes))
 	}
 	writeChanges(w, p.Changes, list)

@@ -31,7 +31,9 @@ type sourceFlags struct {
 
 // releaseForms is how the help names what can be a RELEASE.
 const releaseForms = `RELEASE is a directory, a file made by moult pack, a tar (also .gz, .bz2 or
-.zst), or - for one of these files on standard input.`
+.zst), or - for one of these files on standard input. What these cannot say, as
+owners, hooks and files that users may change, a moult.toml in the directory or
+beside it does: its keys are in release.md, in share/doc/moult/docs.`
 
 func (s *sourceFlags) add(flags *pflag.FlagSet) {
 	flags.StringVar(&s.config, "config", "", "read `FILE`, not a moult.toml that is found")
