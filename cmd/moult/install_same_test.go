@@ -245,12 +245,12 @@ func randomInstall(rng *rand.Rand) []string {
 	case 0:
 		return shuffle(rng, flags, append(some(1+rng.IntN(3)), pick("D", "Dlink", "G", "D/", "e/.", "y", "nodir", ".")))
 	case 1:
-		return shuffle(rng, append(flags, "-t", pick("D", "Dlink", "G", "new", "new/er", "e/", "y", "dangling")), some(1+rng.IntN(3)))
+		return shuffle(rng, append(flags, "-t", pick("D", "Dlink", "G", "circle", "new", "new/er", "e/", "y", "dangling")), some(1+rng.IntN(3)))
 	case 2:
 		flags = append(flags, "-T")
 	}
 	dest := pick("x", "y", "ylink", "dangling", "D", "D/sub", "D/new", "Dlink/new", "new/x", "new//er/x", "y/x", "fifo", "D/y", "suid", "s", "s2",
-		"link", "G/x", "x/", "D/link", "e/../x", "new/../x", "D/s", "./x", "", "it's", "e/new\nline")
+		"link", "G/x", "x/", "D/link", "e/../x", "new/../x", "circle", "circle/x", "D/s", "./x", "", "it's", "e/new\nline")
 	return shuffle(rng, flags, append(some(1), dest))
 }
 
