@@ -87,7 +87,10 @@ func diagnose(err error) diagnosis {
 	var compiler *lab.CompilerError
 	var launch *lab.LaunchError
 	var product *deploy.NoProductError
+	var unsaid *unsaidError
 	switch {
+	case errors.As(err, &unsaid):
+		d.Status, d.Hint = statusUnfinished, "moult status shows what is live"
 	case errors.As(err, &command):
 		d.Status = command.status()
 	case errors.As(err, &usage):

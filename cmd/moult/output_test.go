@@ -2,8 +2,14 @@ package main
 
 import (
 	"bytes"
+	"errors"
+	"io"
 	"slices"
 	"testing"
+
+	"golang.org/x/sys/unix"
+
+	"moult.example/internal/deploy"
 )
 
 // A list that is printed item by item is the same document as in one piece.
@@ -60,5 +66,24 @@ func TestDocument(t *testing.T) {
 	}
 	if got, err := document([]int{1}); err == nil {
 		t.Errorf("a list: got %q, want an error", got)
+	}
+}
+
+// full is a standard output that takes nothing.
+type full struct{}
+
+func (full) Write([]byte) (int, error) { return 0, unix.ENOSPC }
+
+// What is done and cannot be said has not the status of what has changed nothing.
+func TestResultUnsaid(t *testing.T) {
+	a := newApp(nil, full{}, io.Discard, nil)
+	for _, c := range []struct {
+		unchanged bool
+		status    int
+	}{{false, statusUnfinished}, {true, statusFailed}} {
+		err := a.printResult(deploy.Result{Job: "apply", Unchanged: c.unchanged}, nil)
+		if d := diagnose(err); !errors.Is(err, unix.ENOSPC) || d.Status != c.status {
+			t.Errorf("unchanged %t: got %v, status %d, want %d", c.unchanged, err, d.Status, c.status)
+		}
 	}
 }

@@ -25,10 +25,19 @@ func (a *app) printResult(r deploy.Result, err error) error {
 		writeResult(w, r)
 		writeOld(w, old, " "+r.Target.Quoted())
 	}); printErr != nil && err == nil {
+		if !r.Unchanged {
+			return &unsaidError{printErr}
+		}
 		return printErr
 	}
 	return err
 }
+
+// unsaidError is a job that is done, of which nobody was told.
+type unsaidError struct{ err error }
+
+func (e *unsaidError) Error() string { return "done, but not said: " + e.err.Error() }
+func (e *unsaidError) Unwrap() error { return e.err }
 
 // remarkResult says what a job has to say beside its result.
 func (a *app) remarkResult(r deploy.Result) {

@@ -37,6 +37,13 @@ func (s *state) readyToCommit(n int, m *release.Manifest, j *journal, synced boo
 		}
 	}
 	if s.layout == Shared {
+		problems, err := s.placedByOthers(m)
+		if err != nil {
+			return err
+		}
+		if len(problems) > 0 {
+			return &RefusedError{problems}
+		}
 		if err := s.checkPlanned(j); err != nil {
 			return err
 		}
@@ -45,6 +52,22 @@ func (s *state) readyToCommit(n int, m *release.Manifest, j *journal, synced boo
 		}
 	}
 	return nil
+}
+
+// placedByOthers is what another product has placed at the paths of a release
+// since that was staged, or was live. Bytes that are equal are no excuse: the
+// file would be two products', and go with either.
+func (s *state) placedByOthers(m *release.Manifest) (problems []Problem, err error) {
+	others, err := s.otherProducts()
+	if err != nil || len(others) == 0 {
+		return nil, err
+	}
+	for _, at := range sortedKeys(s.t.places(m)) {
+		if name := others[at]; name != "" {
+			problems = append(problems, Problem{Path(at), placedBy(name), ""})
+		}
+	}
+	return problems, nil
 }
 
 // checkTopNames refuses names of the release that the administrator has taken.

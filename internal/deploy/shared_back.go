@@ -101,6 +101,9 @@ func (s *state) planBack(n, live int) (*back, error) {
 	if err := b.foreign(); err != nil {
 		return nil, err
 	}
+	if b.problems, err = s.placedByOthers(b.m); err != nil {
+		return nil, err
+	}
 	b.regroup = s.misgrouped(b.m)
 	for i := range b.m.Entries {
 		if err := b.want(&b.m.Entries[i]); err != nil {

@@ -43,7 +43,7 @@ func (s *state) writeFound(j *journal) error {
 		}
 	}
 	if j.From != noGeneration && exists(s.abs(genDir(j.From))) {
-		f.Paths = append(s.claimed(j.From, f.Paths), f.Paths...)
+		f.Paths = append(s.stillHeld(j.From, f.Paths), f.Paths...)
 		if err := writeJSON(s.t.fs, s.file(genDir(j.From)+"/found.json"), f); err != nil {
 			return err
 		}
@@ -51,24 +51,29 @@ func (s *state) writeFound(j *journal) error {
 	if j.Job != jobRollback {
 		return nil
 	}
-	// What was displaced from there has been given back.
-	return writeJSON(s.t.fs, s.file(genDir(j.Generation)+"/found.json"), found{Schema: 1, Paths: s.claimed(j.Generation, nil)})
+	// What was displaced from there has been given back, but where another product
+	// has a file by now: it comes back when that is gone. Books of others that
+	// cannot be read are no reason not to recover.
+	others, err := s.otherProducts()
+	given := func(f foundPath) bool { return !f.Claimed && err == nil && others[string(f.Path)] == "" }
+	left := slices.DeleteFunc(s.stillHeld(j.Generation, nil), given)
+	return writeJSON(s.t.fs, s.file(genDir(j.Generation)+"/found.json"), found{Schema: 1, Paths: left})
 }
 
-// claimed are the claims of a generation on paths that are not among these.
-func (s *state) claimed(n int, but []foundPath) []foundPath {
-	claims := []foundPath{}
+// stillHeld is what is remembered of a generation on paths that are not among
+// these. Of one that is live that is claims, and what it could not get back.
+func (s *state) stillHeld(n int, but []foundPath) []foundPath {
+	held := []foundPath{}
 	have, err := s.readFound(n)
 	if err != nil {
-		return claims
+		return held
 	}
 	for _, path := range sortedKeys(have) {
-		again := slices.ContainsFunc(but, func(f foundPath) bool { return string(f.Path) == path })
-		if f := have[path]; f.Claimed && !again {
-			claims = append(claims, f)
+		if !slices.ContainsFunc(but, func(f foundPath) bool { return string(f.Path) == path }) {
+			held = append(held, have[path])
 		}
 	}
-	return claims
+	return held
 }
 
 // readFound is what was displaced from a generation, by path. Only what still

@@ -20,7 +20,7 @@ import (
 // becomes of it.
 func (p *plan) compareShared(ctx context.Context) error {
 	p.resolveDirs()
-	others, err := p.otherProducts()
+	others, err := p.s.otherProducts()
 	if err != nil {
 		return err
 	}
@@ -142,8 +142,8 @@ func (t *Target) places(m *release.Manifest) map[string]bool {
 
 // otherProducts maps what other products of the target have placed to their
 // names.
-func (p *plan) otherProducts() (map[string]string, error) {
-	names, err := p.s.t.names()
+func (s *state) otherProducts() (map[string]string, error) {
+	names, err := s.t.names()
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, nil
 	}
@@ -152,10 +152,10 @@ func (p *plan) otherProducts() (map[string]string, error) {
 	}
 	taken := map[string]string{}
 	for _, name := range names {
-		if name == p.s.name {
+		if name == s.name {
 			continue
 		}
-		other := &state{t: p.s.t, layout: Shared, name: name, dir: dotMoult + "/" + name}
+		other := &state{t: s.t, layout: Shared, name: name, dir: dotMoult + "/" + name}
 		live, err := other.live()
 		if err != nil {
 			return nil, err
@@ -167,17 +167,21 @@ func (p *plan) otherProducts() (map[string]string, error) {
 		if err != nil {
 			return nil, err
 		}
-		for at := range p.s.t.places(m) {
+		for at := range s.t.places(m) {
 			taken[at] = name
 		}
 	}
 	return taken, nil
 }
 
+func placedBy(product string) string {
+	return "belongs to " + product + ", which has placed it in this target"
+}
+
 // comparePath decides for one file or symbolic link.
 func (p *plan) comparePath(st *step, others map[string]string) error {
 	if name := others[st.is]; name != "" {
-		p.problem(st.is, "belongs to "+name+", which has placed it in this target", "")
+		p.problem(st.is, placedBy(name), "")
 		return nil
 	}
 	found, err := find(p.s.t.abs(st.is), st.is, p.cache)

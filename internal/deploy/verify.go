@@ -3,6 +3,7 @@ package deploy
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io/fs"
 	"os"
 	"slices"
@@ -32,13 +33,28 @@ type Verification struct {
 
 // Verify reads every file of the live generation and says what is not as the
 // release says: bytes, modes, owners, attributes, link texts, hard links. It
-// trusts no cache, and writes nothing.
-func (t *Target) Verify(ctx context.Context, name string) (Verification, error) {
-	v := Verification{Schema: 1, Target: Path(t.path)}
-	s, err := t.state(name)
-	if err != nil {
-		return v, err
+// trusts no cache, and writes nothing. As it takes no lock, a commit can pass
+// while it reads: then what it has found says nothing, and it looks again.
+func (t *Target) Verify(ctx context.Context, name string) (v Verification, err error) {
+	for range 3 {
+		s, err := t.state(name)
+		if err != nil {
+			return v, err
+		}
+		if v, err = t.verifyLive(ctx, s); err != nil {
+			return v, err
+		}
+		live, err := s.live()
+		v.CutShort = v.CutShort || s.cutShort()
+		if err != nil || len(v.Damage) == 0 || live == v.Generation {
+			return v, err
+		}
 	}
+	return v, fmt.Errorf("%s: other generations become live while it is read", t.path)
+}
+
+func (t *Target) verifyLive(ctx context.Context, s *state) (v Verification, err error) {
+	v = Verification{Schema: 1, Target: Path(t.path)}
 	v.Name, v.CutShort = s.name, s.cutShort()
 	if v.Generation, err = s.live(); err != nil {
 		return v, err

@@ -108,3 +108,56 @@ func TestProductsApart(t *testing.T) {
 		t.Errorf("got %v in the target, want bin and .moult", left)
 	}
 }
+
+// What one product has left becomes another's, and then neither rollback nor
+// commit takes it back. What was there before both is not lost on the way.
+func TestProductsHandOver(t *testing.T) {
+	h := newHost(t)
+	target := h.path("local")
+	tree{"bin/mine": "mine", "lib/x": "before"}.write(t, target)
+	with := product(h, "old", "1", tree{"bin/old": "old", "lib/x": "old x"})
+	without := product(h, "old", "2", tree{"bin/old": "old"})
+	taker := product(h, "new", "1", tree{"bin/new": "new", "lib/x": "new x"})
+	h.ok("apply", with, target)
+	h.ok("apply", without, target)
+	h.ok("apply", taker, target)
+
+	before := digests(t, target)
+	for _, do := range [][]string{{"rollback", "--dry-run"}, {"rollback"}} {
+		got := h.status(1, append(do, "--name", "old", target)...)
+		if !strings.Contains(got.stderr, "lib/x: belongs to new") {
+			t.Errorf("%v, want it to name the file and whose it is", got)
+		}
+	}
+	sameTree(t, "refused", digests(t, target), before)
+
+	h.ok("rollback", "--name", "old", target, "0")
+	want(t, target+"/lib/x", "new x")
+	got := h.status(1, "forget", "--name", "old", target)
+	if !strings.Contains(got.stderr, "lib/x: what was there before moult") {
+		t.Errorf("%v, want it to say what would go", got)
+	}
+	h.ok("rollback", "--name", "new", target, "0")
+	wantGone(t, target+"/lib/x")
+	h.ok("rollback", "--name", "old", target)
+	h.ok("rollback", "--name", "old", target, "0")
+	want(t, target+"/lib/x", "before")
+}
+
+// Two products have staged the same file, with what is there: it becomes that
+// of the first to commit.
+func TestProductsStageTheSame(t *testing.T) {
+	h := newHost(t)
+	target := h.path("local")
+	tree{"lib/x": "x"}.write(t, target)
+	for _, name := range []string{"one", "two"} {
+		h.ok("stage", product(h, name, "1", tree{"bin/" + name: name, "lib/x": "x"}), target)
+	}
+	h.ok("commit", "--name", "one", target)
+	got := h.status(1, "commit", "--name", "two", target)
+	if !strings.Contains(got.stderr, "lib/x: belongs to one") {
+		t.Errorf("%v, want it to name the file and whose it is", got)
+	}
+	wantGone(t, target+"/bin/two")
+	h.ok("verify", target)
+}
