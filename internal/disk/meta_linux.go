@@ -54,7 +54,11 @@ func setMetaFd(fd int, m Meta) error {
 	}
 	// Through /proc, for want of a futimens that takes nanoseconds in x/sys; a
 	// descriptor cannot be led astray.
-	return unix.UtimesNanoAt(unix.AT_FDCWD, "/proc/self/fd/"+strconv.Itoa(fd), times(m.MTime), 0)
+	ts, err := times(m.MTime)
+	if err != nil {
+		return err
+	}
+	return unix.UtimesNanoAt(unix.AT_FDCWD, "/proc/self/fd/"+strconv.Itoa(fd), ts, 0)
 }
 
 // onlyMode says that there is nothing to set but permissions.
@@ -115,10 +119,16 @@ func setMetaLink(dir int, base string, m Meta) error {
 	if m.MTime.IsZero() {
 		return nil
 	}
-	return unix.UtimesNanoAt(dir, base, times(m.MTime), unix.AT_SYMLINK_NOFOLLOW)
+	ts, err := times(m.MTime)
+	if err != nil {
+		return err
+	}
+	return unix.UtimesNanoAt(dir, base, ts, unix.AT_SYMLINK_NOFOLLOW)
 }
 
-func times(t time.Time) []unix.Timespec {
-	ts := unix.NsecToTimespec(t.UnixNano())
-	return []unix.Timespec{ts, ts}
+// times does not count nanoseconds: an int64 of them ends in 2262, and files do
+// not.
+func times(t time.Time) ([]unix.Timespec, error) {
+	ts, err := unix.TimeToTimespec(t)
+	return []unix.Timespec{ts, ts}, err
 }
