@@ -219,7 +219,7 @@ func (p *plan) run(ctx context.Context, commit bool) (Result, error) {
 	res.From = p.live
 	err = s.commitLocked(ctx, n, &res, commitHow{job: jobCommit, noHooks: p.opts.NoHooks, adopt: p.adopt, synced: true})
 	if err != nil && !errors.Is(err, ErrUnfinished) && !errors.Is(err, ErrAfter) {
-		return res, errors.Join(err, s.removeGeneration(n), s.recordNoted())
+		return res, errors.Join(err, s.removeGeneration(n), p.recordSpent())
 	}
 	if err == nil {
 		p.opts.Retention.closed = p.closed

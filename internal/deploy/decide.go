@@ -233,6 +233,7 @@ func (s *state) commitLocked(ctx context.Context, n int, res *Result, how commit
 		if err2 := s.undo(j, done); err2 != nil {
 			return fmt.Errorf("%w: %w; and to take it back: %w", ErrUnfinished, err, err2)
 		}
+		s.noted = nil // who staged it tells what became of it
 		_ = s.record(s.undoneRecord(j, err))
 		return fmt.Errorf("commit: %w (taken back: nothing has changed)", err)
 	}

@@ -90,19 +90,32 @@ func (p *plan) stage(ctx context.Context) (int, error) {
 		err = b.publish()
 	}
 	if b.of != noGeneration {
-		r := s.t.newRecord("gc", noGeneration, noGeneration)
-		r.Note = fmt.Sprintf("generation %d is made of %d", n, b.of)
-		s.note(r)
+		p.reused, p.stayed = []int{b.of}, true
+		s.noteGone(fmt.Sprintf("generation %d is made of %d", n, b.of))
 	}
 	if err != nil {
-		return 0, errors.Join(b.dropStage(fmt.Errorf("stage: %w", err)), s.recordNoted())
+		return 0, errors.Join(b.dropStage(fmt.Errorf("stage: %w", err)), p.recordSpent())
 	}
 	p.n, p.sealed = n, release.Now()
 	s.t.rememberOwn(s.abs(s.books(genDir(n))+"/manifest"), p.m)
-	if b.of != noGeneration {
-		p.reused, p.stayed = []int{b.of}, true
-	}
 	return n, nil
+}
+
+// noteGone leaves to the next record that a generation is there no more.
+func (s *state) noteGone(why string) {
+	r := s.t.newRecord("gc", noGeneration, noGeneration)
+	r.Note = why
+	s.note(r)
+}
+
+// recordSpent says what became of the generation that a new one was made of, when
+// that has come to nothing.
+func (p *plan) recordSpent() error {
+	p.s.noted = nil
+	for _, n := range p.reused {
+		p.s.noteGone(fmt.Sprintf("generation %d was taken apart for one that has come to nothing", n))
+	}
+	return p.s.recordNoted()
 }
 
 // newStager counts what there is to do.
