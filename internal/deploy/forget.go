@@ -167,7 +167,7 @@ func (s *state) othersInUse(ctx context.Context, live int) error {
 	}
 	views, err := s.viewers(ns)
 	for n, pids := range views {
-		return refuse("", fmt.Sprintf("pid %d was started by moult exec and sees generation %d, which would go", pids[0], n), "end it first, or --force")
+		return refuse("", fmt.Sprintf("pid %d has a mount of generation %d, or in it, which would go", pids[0], n), "end it first, or --force")
 	}
 	return err
 }

@@ -78,7 +78,7 @@ func (s *state) initHidden() bool {
 func (u usage) by(n int) (k Kept, ok bool) {
 	i := slices.Index(u.of, n)
 	if i >= 0 && slices.Contains(u.mounts, n) {
-		return Kept{Generation: n, Why: "mounted somewhere else, see findmnt(8)"}, true
+		return Kept{Generation: n, Why: "mounted somewhere else, or something in it, see findmnt(8)"}, true
 	}
 	if i < 0 || !u.report.InUse(i) && len(u.views[n]) == 0 {
 		return k, false

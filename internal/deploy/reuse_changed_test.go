@@ -188,13 +188,9 @@ func TestReuseMounted(t *testing.T) {
 	testneed.Root(t)
 	sh := testneed.Tool(t, "sh")
 	unshare := testneed.Tool(t, "unshare")
-	for name, begin := range map[string]func(lib, to string) (end func()){
-		"here": func(lib, to string) func() {
-			must(t, unix.Mount(lib, to, "", unix.MS_BIND, ""))
-			return func() { must(t, unix.Unmount(to, 0)) }
-		},
-		"in a container": func(lib, to string) func() {
-			cmd := exec.Command(unshare, "-m", "--propagation", "private", sh, "-c", `mount --bind "$0" "$1" && echo ready && read x`, lib, to)
+	container := func(do string) func(t *testing.T, lib, to string) func() {
+		return func(t *testing.T, lib, to string) func() {
+			cmd := exec.Command(unshare, "-m", "--propagation", "private", sh, "-c", do+" && echo ready && read x", lib, to)
 			in, err := cmd.StdinPipe()
 			must(t, err)
 			out, err := cmd.StdoutPipe()
@@ -205,9 +201,27 @@ func TestReuseMounted(t *testing.T) {
 			}
 			return func() {
 				in.Close()
-				_ = cmd.Wait() // read has met the end
+				if err := cmd.Wait(); cmd.ProcessState.ExitCode() == 3 {
+					t.Error("what was mounted is gone: ", err)
+				}
+			}
+		}
+	}
+	for name, begin := range map[string]func(t *testing.T, lib, to string) (end func()){
+		"here": func(t *testing.T, lib, to string) func() {
+			must(t, unix.Mount(lib, to, "", unix.MS_BIND, ""))
+			return func() { must(t, unix.Unmount(to, 0)) }
+		},
+		"over it, by another name": func(t *testing.T, lib, to string) func() {
+			must(t, unix.Mount(filepath.Dir(filepath.Dir(lib)), to, "", unix.MS_BIND, ""))
+			must(t, unix.Mount("none", to+"/1/lib", "tmpfs", 0, ""))
+			return func() {
+				must(t, unix.Unmount(to+"/1/lib", 0))
+				must(t, unix.Unmount(to, 0))
 			}
 		},
+		"in a container":         container(`mount --bind "$0" "$1"`),
+		"over it in a container": container(`trap 'mountpoint -q "$0" || exit 3' EXIT; mount -t tmpfs none "$0"`),
 	} {
 		t.Run(name, func(t *testing.T) {
 			target := reuseTarget(t)
@@ -215,7 +229,7 @@ func TestReuseMounted(t *testing.T) {
 				return applyTo(t, target, tree{"lib/version": version, "lib/same": "same"}.write(t, t.TempDir()), few).Collected
 			}
 			apply("1")
-			end := begin(target.abs(".moult/generations/1/lib"), t.TempDir())
+			end := begin(t, target.abs(".moult/generations/1/lib"), t.TempDir())
 			for _, version := range []string{"2", "3", "4", "5"} {
 				if got := apply(version); slices.Contains(got, 1) {
 					t.Errorf("apply of %s collected %v, want 1 kept", version, got)

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"os"
+	"path"
 	"slices"
 	"strconv"
 	"strings"
@@ -14,8 +15,9 @@ import (
 
 // viewers finds, for each of these generations, the processes of other mount
 // namespaces that see it by a mount of its own, as [Held.Enter] shows it, or as a
-// container that was given a path through the live link: they use it also while
-// they have nothing of it open. What may not be read of a process makes it an
+// container that was given a path through the live link, and those where something
+// is mounted on a name of it: they use it also while they have nothing of it open,
+// and to remove that name would take their mount away. What may not be read of a process makes it an
 // unreadable one for [stale.Users], which is asked as well.
 //
 // With as, it is about one generation that has been renamed to that just now.
@@ -55,7 +57,7 @@ func (s *state) viewers(ns []int, as ...string) (map[int][]int, error) {
 			if err != nil {
 				continue // it has ended
 			}
-			shown = at.shownBy(mounts)
+			shown = append(at.shownBy(mounts), at.coveredBy(mounts)...)
 			known[space+root] = shown
 		}
 		for _, n := range shown {
@@ -92,30 +94,61 @@ func (s *state) insides(ns []int, as ...string) (at insides, err error) {
 // shownBy are the generations of which these mounts show all or a part.
 func (at insides) shownBy(mounts []hostfacts.Mount) (ns []int) {
 	for _, m := range mounts {
-		if m.Dev != at.dev {
+		if m.Dev == at.dev {
+			ns = at.holding(ns, m.Root)
+		}
+	}
+	return ns
+}
+
+// coveredBy are the generations in which something is mounted, under whatever
+// name: a mount is on a place of the file system that its parent shows.
+func (at insides) coveredBy(mounts []hostfacts.Mount) (ns []int) {
+	byID := make(map[uint64]*hostfacts.Mount, len(mounts))
+	for i := range mounts {
+		byID[mounts[i].ID] = &mounts[i]
+	}
+	for _, m := range mounts {
+		on := byID[m.Parent]
+		if on == nil || on.Dev != at.dev {
 			continue
 		}
-		for n, names := range at.of {
-			shows := slices.ContainsFunc(names, func(inside string) bool {
-				return m.Root == inside || strings.HasPrefix(m.Root, inside+"/")
-			})
-			if shows && !slices.Contains(ns, n) {
-				ns = append(ns, n)
-			}
+		if rest, ok := strings.CutPrefix(m.Point, strings.TrimSuffix(on.Point, "/")); ok {
+			ns = at.holding(ns, path.Join(on.Root, rest))
+		}
+	}
+	return ns
+}
+
+// holding adds the generations in which a place of the file system is.
+func (at insides) holding(ns []int, place string) []int {
+	for n, names := range at.of {
+		in := slices.ContainsFunc(names, func(inside string) bool {
+			return place == inside || strings.HasPrefix(place, inside+"/")
+		})
+		if in && !slices.Contains(ns, n) {
+			ns = append(ns, n)
 		}
 	}
 	return ns
 }
 
 // mounted are those of these generations that a mount of our own namespace shows
-// under another name.
+// under another name, or in which something is mounted under another name. What is
+// mounted under their own, their inventory tells.
 func (s *state) mounted(ns []int, as ...string) ([]int, error) {
 	at, err := s.insides(ns, as...)
 	if err != nil {
 		return nil, err
 	}
 	mounts, err := hostfacts.Mounts()
-	return at.shownBy(mounts), err
+	if err != nil {
+		return nil, err
+	}
+	elsewhere := slices.DeleteFunc(at.coveredBy(mounts), func(n int) bool {
+		return slices.ContainsFunc(mounts, func(m hostfacts.Mount) bool { return strings.HasPrefix(m.Point, s.abs(genDir(n))+"/") })
+	})
+	return append(at.shownBy(mounts), elsewhere...), nil
 }
 
 // refuseUsedStage refuses to drop a generation that was staged, and tried with

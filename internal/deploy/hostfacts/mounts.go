@@ -18,6 +18,7 @@ import (
 // Mount is something that is mounted in our mount namespace.
 type Mount struct {
 	ID       uint64 // as MountID gives it
+	Parent   uint64 // the mount that it is on
 	Point    string // where it is, an absolute path without symbolic links
 	Root     string // what of the file system is seen there, "/" if all; a file's path if a file is mounted
 	Type     string // of the file system: "ext4", "fuse.sshfs"
@@ -87,11 +88,12 @@ func parseMounts(r io.Reader) ([]Mount, error) {
 			return nil, fmt.Errorf("not a line of mountinfo: %q", lines.Text())
 		}
 		id, err := strconv.ParseUint(string(m[0]), 10, 64)
-		if err != nil {
+		parent, err2 := strconv.ParseUint(string(m[1]), 10, 64)
+		if err != nil || err2 != nil {
 			return nil, fmt.Errorf("not a line of mountinfo: %q", lines.Text())
 		}
 		mounts = append(mounts, Mount{
-			ID: id, Dev: string(m[2]), Root: unescape(m[3]), Point: unescape(m[4]),
+			ID: id, Parent: parent, Dev: string(m[2]), Root: unescape(m[3]), Point: unescape(m[4]),
 			Type: unescape(super[0]), Source: unescape(super[1]),
 			ReadOnly: hasOption(m[5], "ro") || hasOption(super[2], "ro"),
 		})

@@ -24,16 +24,16 @@ const recordedMountinfo = `27 1 254:0 / / rw,relatime shared:1 - ext4 /dev/vda r
 func TestParseMounts(t *testing.T) {
 	got, err := parseMounts(strings.NewReader(recordedMountinfo))
 	want := []Mount{
-		{27, "/", "/", "ext4", "/dev/vda", false, "254:0"},
-		{36, "/run/with blank\tand\\", "/", "tmpfs", "tmp fs", false, "0:41"},
-		{37, "/opt/app/etc/resolv.conf", "/etc/re\nsolv", "ext4", "/dev/vda", true, "254:0"},
-		{38, "/home", "/", "fuse.sshfs", "me@host:/home", true, "0:44"},
-		{39, `/strange\9`, "/", "tmpfs", "none", false, "0:45"},
+		{27, 1, "/", "/", "ext4", "/dev/vda", false, "254:0"},
+		{36, 27, "/run/with blank\tand\\", "/", "tmpfs", "tmp fs", false, "0:41"},
+		{37, 27, "/opt/app/etc/resolv.conf", "/etc/re\nsolv", "ext4", "/dev/vda", true, "254:0"},
+		{38, 27, "/home", "/", "fuse.sshfs", "me@host:/home", true, "0:44"},
+		{39, 27, `/strange\9`, "/", "tmpfs", "none", false, "0:45"},
 	}
 	if err != nil || !slices.Equal(got, want) {
 		t.Errorf("got %+v, %v, want %+v", got, err, want)
 	}
-	for _, line := range []string{"", "1 2 3", "x 1 254:0 / / rw - ext4 x rw", "1 1 254:0 / rw - ext4 x rw", "1 1 254:0 / / rw ext4 x rw", "1 1 254:0 / / rw - ext4"} {
+	for _, line := range []string{"", "1 2 3", "1 x 254:0 / / rw - ext4 x rw", "x 1 254:0 / / rw - ext4 x rw", "1 1 254:0 / rw - ext4 x rw", "1 1 254:0 / / rw ext4 x rw", "1 1 254:0 / / rw - ext4"} {
 		if got, err := parseMounts(strings.NewReader(line + "\n")); err == nil {
 			t.Errorf("%q: got %+v, want an error", line, got)
 		}
