@@ -2,7 +2,6 @@ package deploy
 
 import (
 	"context"
-	"os"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -34,7 +33,7 @@ func (s *state) loadCache() *known {
 
 // readCache reads a cache. A damaged one is an empty one.
 func readCache(path string) *release.Cache {
-	data, err := os.ReadFile(path)
+	data, err := readBook(path)
 	if err != nil {
 		return release.NewCache()
 	}
@@ -111,7 +110,7 @@ func (p *plan) looks() []release.Stat {
 		}
 		base = p.s.abs(genDir(n))
 	}
-	tree, err := os.Open(base)
+	tree, err := openTree(base)
 	if err != nil {
 		return stats
 	}

@@ -264,12 +264,12 @@ func hostIndex(ctx context.Context, o CheckOptions, more ...string) (*linkcheck.
 		dir = StateDir()
 	}
 	index := &linkcheck.Index{}
-	f, err := os.Open(filepath.Join(dir, indexFile))
+	f, err := openBook(filepath.Join(dir, indexFile))
 	if err == nil {
 		index, err = linkcheck.ReadIndex(f)
 		err = errors.Join(err, f.Close())
 	}
-	if err != nil && !errors.Is(err, fs.ErrNotExist) && !errors.Is(err, fs.ErrPermission) {
+	if err != nil && !errors.Is(err, fs.ErrNotExist) && !errors.Is(err, fs.ErrPermission) && !errors.Is(err, errNoBook) {
 		return nil, err
 	}
 	if targets, err := Targets(dir); err == nil { // a damaged entry is no reason to look at nothing

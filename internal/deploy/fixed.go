@@ -1,6 +1,11 @@
 package deploy
 
-import "golang.org/x/sys/unix"
+import (
+	"errors"
+	"io/fs"
+
+	"golang.org/x/sys/unix"
+)
 
 // What is immutable, or for appending only, nobody can rename, remove or write
 // to, not even root. A job that comes upon it half-way could not be finished by
@@ -30,6 +35,24 @@ func (s *state) checkFixed(j *journal) error {
 		return &RefusedError{problems}
 	}
 	return nil
+}
+
+// checkBooks is for the books that a commit reads and replaces after its journal:
+// one that cannot be read would stop it there, and every recovery.
+func (s *state) checkBooks(j *journal) error {
+	if f, err := openBook(s.abs("history.jsonl")); err == nil {
+		f.Close()
+	} else if !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	if s.layout == Owned {
+		return nil
+	}
+	_, err1 := s.readMade()
+	_, err2 := s.readDeferred()
+	_, err3 := s.readFound(j.Generation)
+	_, err4 := s.readFound(j.From)
+	return errors.Join(err1, err2, err3, err4)
 }
 
 // fixedProblems is the problem with a path that cannot be changed, if it cannot.

@@ -77,7 +77,7 @@ func (s *state) recordNoted() error {
 
 // historyEndsWhole says that no power cut has torn the last line.
 func (s *state) historyEndsWhole() bool {
-	f, err := os.Open(s.abs("history.jsonl"))
+	f, err := openBook(s.abs("history.jsonl"))
 	if err != nil {
 		return true
 	}
@@ -102,7 +102,7 @@ type pastRecords struct {
 // history reads all records; a line that a crash has torn is passed over.
 func (s *state) history() ([]Record, error) {
 	name := s.abs("history.jsonl")
-	f, err := os.Open(name)
+	f, err := openBook(name)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, nil
 	}

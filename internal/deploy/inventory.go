@@ -101,7 +101,7 @@ func (s *state) inodes(ctx context.Context, n int) (iter.Seq[stale.Inode], error
 
 // walk opens a generation to be listed.
 func (s *state) walk(n int) (w walk, st unix.Stat_t, err error) {
-	if w.root, err = os.Open(s.abs(genDir(n))); err != nil {
+	if w.root, err = openTree(s.abs(genDir(n))); err != nil {
 		return w, st, err
 	}
 	if err = unix.Fstat(int(w.root.Fd()), &st); err != nil {
@@ -117,7 +117,7 @@ func (s *state) walk(n int) (w walk, st unix.Stat_t, err error) {
 
 // examine finds out all about the items that are wanted.
 func (inv *inventory) examine(ctx context.Context, s *state, wanted func(*item) bool) error {
-	root, err := os.Open(s.t.abs(inv.name))
+	root, err := openTree(s.t.abs(inv.name))
 	if err != nil {
 		return err
 	}
@@ -175,7 +175,7 @@ func (inv *inventory) stranger(m entries) (Path, bool) {
 // name has come to any of its directories or gone, and none has other rights or
 // attributes. What was written into a file of it shows by the file.
 func (inv *inventory) isStill(s *state, as string) bool {
-	root, err := os.Open(s.abs(as))
+	root, err := openTree(s.abs(as))
 	if err != nil {
 		return false
 	}
@@ -236,7 +236,7 @@ func (s *state) removable(gen string, it *item) string {
 // fixedBooks says which of a generation's books cannot be removed, and what is
 // among them that no moult has put there.
 func (s *state) fixedBooks(name string) string {
-	dir, err := os.Open(s.t.abs(name + "/" + dotMoult))
+	dir, err := openTree(s.t.abs(name + "/" + dotMoult))
 	if err != nil {
 		return "" // it has none
 	}

@@ -8,7 +8,6 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"os"
 	"slices"
 	"strings"
 	"time"
@@ -184,7 +183,7 @@ func cleanPath(name string) bool {
 // readJournal returns the journal that is there, or nil.
 func (s *state) readJournal() (*journal, error) {
 	path := s.abs("journal")
-	data, err := os.ReadFile(path)
+	data, err := readBook(path)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, nil
 	}

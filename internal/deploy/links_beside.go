@@ -1,7 +1,5 @@
 package deploy
 
-import "os"
-
 // neighbours are the programs and libraries of the other products in a shared
 // target, as the check of each has noted them: they may need a library that this
 // release changes. A note that is missing, or makes no sense, is passed over.
@@ -26,7 +24,7 @@ func (c *linkCheck) neighbours() (all []loadable) {
 		if err != nil || live == noGeneration {
 			continue
 		}
-		data, err := os.ReadFile(s.abs(s.books(genDir(live)) + "/" + linksFile))
+		data, err := readBook(s.abs(s.books(genDir(live)) + "/" + linksFile))
 		if err != nil {
 			continue
 		}

@@ -35,8 +35,8 @@ func (c *linkCheck) unchanged(ctx context.Context) ([]loadable, error) {
 	if p.liveM == nil {
 		return nil, nil
 	}
-	data, err := os.ReadFile(p.s.abs(p.s.books(genDir(p.live)) + "/" + linksFile))
-	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+	data, err := readBook(p.s.abs(p.s.books(genDir(p.live)) + "/" + linksFile))
+	if err != nil && !errors.Is(err, fs.ErrNotExist) && !errors.Is(err, errNoBook) {
 		return nil, err
 	}
 	known, ok := decodeLinks(data)

@@ -84,7 +84,7 @@ func (t *Target) relock(ctx context.Context) (unlock func(), err error) {
 	path := t.abs(lockFile)
 	deadline := time.Now().Add(t.opts.Wait)
 	for pause := time.Millisecond; ; pause = min(2*pause, 100*time.Millisecond) {
-		f, err := os.Open(path)
+		f, err := openBook(path)
 		if err != nil {
 			return nil, err
 		}

@@ -51,7 +51,7 @@ func (r *manifestOf) isAt(path string) bool {
 }
 
 func readManifest(path string) (read manifestOf, err error) {
-	f, err := os.Open(path)
+	f, err := openBook(path)
 	if err != nil {
 		return read, err
 	}

@@ -45,7 +45,7 @@ func (p *plan) compareOwned(ctx context.Context) error {
 	}
 	// Looked up from the generation's directory, not from the root: that halves
 	// what 5,000 lstat(2) cost.
-	gen, err := os.Open(p.s.abs(genDir(p.live)))
+	gen, err := openTree(p.s.abs(genDir(p.live)))
 	if err != nil {
 		return err
 	}

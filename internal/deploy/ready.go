@@ -14,6 +14,9 @@ func (s *state) readyToCommit(n int, m *release.Manifest, j *journal, synced boo
 	if err := s.checkFixed(j); err != nil {
 		return err
 	}
+	if err := s.checkBooks(j); err != nil {
+		return err
+	}
 	if s.layout == Owned {
 		adopt := make([]string, len(j.Adopt))
 		for i, name := range j.Adopt {

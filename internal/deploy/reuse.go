@@ -70,7 +70,7 @@ func (b *stager) spare(ctx context.Context) (int, *inventory) {
 		return noGeneration, nil
 	}
 	inv := used.inv[n]
-	text, err := os.ReadFile(s.abs(s.books(genDir(n)) + "/manifest"))
+	text, err := readBook(s.abs(s.books(genDir(n)) + "/manifest"))
 	if err != nil {
 		return noGeneration, nil
 	}

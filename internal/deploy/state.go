@@ -69,7 +69,7 @@ const noGeneration = -1
 
 // readLayout says how the target is laid out; "" if it has nothing of ours.
 func (t *Target) readLayout() (Layout, error) {
-	data, err := os.ReadFile(t.abs(layoutFile))
+	data, err := readBook(t.abs(layoutFile))
 	if errors.Is(err, fs.ErrNotExist) {
 		return "", nil
 	}
@@ -233,7 +233,7 @@ func (s *state) next() (int, error) {
 }
 
 func readJSON(path string, v any) error {
-	data, err := os.ReadFile(path)
+	data, err := readBook(path)
 	if err != nil {
 		return err
 	}
