@@ -152,7 +152,11 @@ func (s *state) othersInUse(ctx context.Context, live int) error {
 	}
 	var trees []stale.Tree
 	for _, n := range ns {
-		trees = append(trees, stale.Tree{Dir: s.abs(genDir(n))})
+		inodes, err := s.inodes(ctx, n)
+		if err != nil {
+			return err
+		}
+		trees = append(trees, stale.Tree{Dir: s.abs(genDir(n)), Inodes: inodes})
 	}
 	report, err := stale.Users(ctx, stale.Options{Proc: s.t.opts.Proc}, trees)
 	if err != nil {

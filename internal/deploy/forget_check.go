@@ -58,12 +58,19 @@ func (s *state) checkForget(ctx context.Context, live int) error {
 		if err != nil {
 			return untold(n, err)
 		}
-		extra, err := s.extra(ctx, n, m)
+		inv, err := s.inventory(ctx, n)
 		if err != nil {
 			return err
 		}
-		if len(extra) > 0 {
+		if extra := extraOf(inv.items, m); len(extra) > 0 {
 			return refuse(string(extra[0]), fmt.Sprintf("generation %d holds what no release has brought, which would go", n), "copy it away, then --force")
+		}
+		for i := range inv.items {
+			if it := &inv.items[i]; it.shut {
+				if why := s.lookInto(&inv, it); why != "" {
+					return refuse(it.path, fmt.Sprintf("generation %d %s, which would go", n, why), "look what is in it, then --force")
+				}
+			}
 		}
 	}
 	return nil

@@ -2,14 +2,17 @@ package deploy
 
 import (
 	"context"
+	"errors"
 	"io/fs"
 	"iter"
 	"os"
 	"slices"
 	"strings"
+	"sync"
 
 	"golang.org/x/sys/unix"
 
+	"moult.example/internal/disk"
 	"moult.example/internal/release"
 	"moult.example/internal/stale"
 )
@@ -42,6 +45,7 @@ type item struct {
 	stat    attributes // of a file: Dev, Ino and the type, until it is examined
 	text    string     // of a symbolic link
 	foreign bool       // mounted here
+	shut    bool       // a directory that we may not look into, its owner though we be
 	fixed   bool       // immutable, or for appending only: nobody can remove it, or what is in it
 	known   bool       // all of this
 	stays   bool       // in what the next generation is made of
@@ -64,8 +68,13 @@ func (s *state) inventory(ctx context.Context, n int) (inv inventory, err error)
 	}
 	defer w.root.Close()
 	inv.root = attributes{Dev: uint64(st.Dev), Ino: st.Ino, Mode: st.Mode, Uid: st.Uid, Gid: st.Gid, MTime: st.Mtim.Nano()}
+	var shut sync.Map
 	all, err := goDown(ctx, func(name string) (items []item, below []string, err error) {
 		items, err = w.list(name)
+		if errors.Is(err, fs.ErrPermission) && name != "." {
+			shut.Store(name, true)
+			return nil, nil, nil
+		}
 		for i := range items {
 			if items[i].isDir() && !items[i].foreign {
 				below = append(below, items[i].path)
@@ -74,6 +83,11 @@ func (s *state) inventory(ctx context.Context, n int) (inv inventory, err error)
 		return items, below, err
 	})
 	inv.items = slices.Concat(all...)
+	for i := range inv.items {
+		if _, ok := shut.Load(inv.items[i].path); ok {
+			inv.items[i].shut = true
+		}
+	}
 	return inv, err
 }
 
@@ -84,7 +98,13 @@ func (s *state) inodes(ctx context.Context, n int) (iter.Seq[stale.Inode], error
 		return nil, err
 	}
 	defer w.root.Close()
-	all, err := goDown(ctx, w.inodes)
+	all, err := goDown(ctx, func(name string) ([]stale.Inode, []string, error) {
+		found, below, err := w.inodes(name)
+		if errors.Is(err, fs.ErrPermission) && name != "." {
+			err = nil // nobody goes in there but root
+		}
+		return found, below, err
+	})
 	return func(yield func(stale.Inode) bool) {
 		if !yield(stale.Inode{Dev: uint64(st.Dev), Ino: st.Ino}) {
 			return
@@ -217,8 +237,33 @@ func (s *state) obstacle(inv *inventory, m entries) string {
 	why := s.removable(inv.name, &root)
 	for i := 0; i < len(inv.items) && why == ""; i++ {
 		why = s.removable(inv.name, &inv.items[i])
+		if inv.items[i].shut && why == "" {
+			why = s.lookInto(inv, &inv.items[i])
+		}
 	}
 	return why
+}
+
+// lookInto says what stands in the way in a directory that its owner has to open
+// to look into it: anything. A release with something in such a directory is for
+// root, who may.
+func (s *state) lookInto(inv *inventory, it *item) string {
+	name := inv.name + "/" + it.path
+	if err := s.t.fs.SetMeta(name, disk.Meta{UID: -1, GID: -1, Mode: 0o700}); err != nil {
+		return err.Error()
+	}
+	names, err := os.ReadDir(s.t.abs(name))
+	err = errors.Join(err, s.t.fs.SetMeta(name, disk.Meta{UID: -1, GID: -1, Mode: it.stat.Mode & 0o7777}))
+	if err == nil {
+		err = it.look(unix.AT_FDCWD, s.t.abs(name), inv.root.Dev) // which has another change time now
+	}
+	switch {
+	case err != nil:
+		return err.Error()
+	case len(names) > 0:
+		return "holds what may not be looked at: " + Path(name+"/"+names[0].Name()).Quoted()
+	}
+	return ""
 }
 
 // removable says why an item cannot be removed, or a directory not be emptied, ""

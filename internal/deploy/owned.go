@@ -7,6 +7,9 @@ import (
 	"os"
 	"path/filepath"
 
+	"golang.org/x/sys/unix"
+
+	"moult.example/internal/disk"
 	"moult.example/internal/release"
 )
 
@@ -177,9 +180,48 @@ func (s *state) exchangeTop(name string, n int, real bool) error {
 	case linkInTarget == linkInGen:
 		return fmt.Errorf("%s: both the target and generation %d have one", Path(name).Quoted(), n)
 	case linkInTarget != real:
+		return s.closeTop(name, n)
+	}
+	err := s.t.fs.Exchange(name, inGen)
+	if errors.Is(err, fs.ErrPermission) && s.openTop(name, inGen) == nil {
+		err = s.t.fs.Exchange(name, inGen)
+	}
+	return errors.Join(err, s.closeTop(name, n))
+}
+
+// openTop lets us move a directory whose mode keeps its own owner, who is not
+// root, from writing into it: its entry ".." changes.
+func (s *state) openTop(names ...string) error {
+	for _, name := range names {
+		var st unix.Stat_t
+		if unix.Lstat(s.t.abs(name), &st) == nil && st.Mode&unix.S_IFMT == unix.S_IFDIR {
+			return s.t.fs.SetMeta(name, disk.Meta{UID: -1, GID: -1, Mode: st.Mode&0o7777 | 0o700})
+		}
+	}
+	return fs.ErrNotExist
+}
+
+// closeTop gives it back the mode that the generation's manifest says, also after
+// a crash in between.
+func (s *state) closeTop(name string, n int) error {
+	if os.Geteuid() == 0 {
 		return nil
 	}
-	return s.t.fs.Exchange(name, inGen)
+	m, err := s.manifest(n)
+	if err != nil {
+		return nil // nobody can tell
+	}
+	e := m.Find(name)
+	if e == nil || e.Type != release.Dir || e.Mode&0o700 == 0o700 {
+		return nil
+	}
+	for _, at := range []string{name, s.file(genDir(n) + "/" + name)} {
+		var st unix.Stat_t
+		if unix.Lstat(s.t.abs(at), &st) == nil && st.Mode == unix.S_IFDIR|e.Mode|0o700 {
+			return s.t.fs.SetMeta(at, disk.Meta{UID: -1, GID: -1, Mode: e.Mode})
+		}
+	}
+	return nil
 }
 
 // unadopt puts back what adoptOwned has exchanged.

@@ -3,6 +3,7 @@ package deploy
 import (
 	"context"
 	"fmt"
+	"os"
 	"path/filepath"
 	"strings"
 
@@ -17,6 +18,7 @@ import (
 // has to try ten times to learn of ten things.
 func (p *plan) preflight(ctx context.Context) error {
 	p.checkSource()
+	p.checkClosed()
 	dir := p.s.t.path
 	if !exists(dir) {
 		dir = filepath.Dir(dir)
@@ -44,6 +46,26 @@ func (p *plan) preflight(ctx context.Context) error {
 func (p *plan) checkSource() {
 	if p.rel.Ships(p.s.t.path) {
 		p.problem("", p.s.t.path+" is inside of the release", "exclude it in moult.toml, or let the target lie elsewhere")
+	}
+}
+
+// checkClosed refuses directories with something in them that their own owner may
+// not enter or read: the next release could not be compared with what is there.
+// Root may, and so can.
+func (p *plan) checkClosed() {
+	if os.Geteuid() == 0 {
+		return
+	}
+	seen := map[string]bool{".": true}
+	for i := range p.m.Entries {
+		dir := parentOf(p.m.Entries[i].Path)
+		if seen[dir] {
+			continue
+		}
+		seen[dir] = true
+		if e := p.m.Find(dir); e != nil && e.Mode&0o500 != 0o500 {
+			p.problem(dir, fmt.Sprintf("is closed to its owner (mode %04o) and has something in it: only root could replace that again", e.Mode), "give it another mode in moult.toml, or run moult as root")
+		}
 	}
 }
 

@@ -2,6 +2,7 @@ package deploy
 
 import (
 	"context"
+	"errors"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -15,11 +16,10 @@ import (
 	"moult.example/internal/testneed"
 )
 
-// TestReuseReadOnlyDirs: the directories of a release may be closed to their own
-// owner's writing, who is not root. A generation of them can be collected, the
-// next can be made of it, and a stage of them can be removed.
-func TestReuseReadOnlyDirs(t *testing.T) {
-	base := t.TempDir()
+// asNobody gives a directory to a user who is not root, and makes the test be one.
+func asNobody(t *testing.T) (base string) {
+	t.Helper()
+	base = t.TempDir()
 	must(t, os.Chmod(filepath.Dir(base), 0o755))
 	if os.Geteuid() == 0 {
 		must(t, os.Chown(base, 65534, 65534))
@@ -34,6 +34,79 @@ func TestReuseReadOnlyDirs(t *testing.T) {
 			return nil
 		})
 	})
+	return base
+}
+
+// TestClosedDirs: nor may they be read or entered by him. An empty one comes and
+// goes as all others do; what somebody has put into it stays. One with files in it
+// is refused, since nobody but root could replace those.
+func TestClosedDirs(t *testing.T) {
+	base := asNobody(t)
+	dir := filepath.Join(base, "app")
+	target, err := Open(dir, crashOptions(base, quiet))
+	must(t, err)
+	defer target.Close()
+	source := func(version, mode string) string {
+		dir := filepath.Join(base, "source"+version+mode)
+		tree{
+			"lib/version": version, "open/in/file": "x",
+			"moult.toml": "[[file]]\nmatch = \"**/shut\"\nmode = \"0000\"\n[[file]]\nmatch = \"shut\"\nmode = \"0000\"\n[[file]]\nmatch = \"open\"\nmode = \"" + mode + "\"\n",
+		}.write(t, dir)
+		must(t, os.MkdirAll(dir+"/lib/shut", 0o755))
+		must(t, os.MkdirAll(dir+"/shut", 0o755))
+		return dir
+	}
+	for _, mode := range []string{"0000", "0300", "0400"} {
+		var refused *RefusedError
+		_, err := target.Apply(t.Context(), openRelease(t, source("1", mode)), few)
+		if !errors.As(err, &refused) || !strings.Contains(err.Error(), "open: is closed to its owner (mode "+mode+")") || exists(dir) {
+			t.Errorf("mode %s: got %v, want a refusal that names the directory", mode, err)
+		}
+	}
+	var collected []int
+	for _, version := range []string{"1", "2", "3", "4", "5"} {
+		collected = append(collected, applyTo(t, target, source(version, "0555"), few).Collected...)
+		if version == "3" {
+			theirs := dir + "/.moult/generations/2/lib/shut"
+			must(t, os.Chmod(theirs, 0o700))
+			must(t, os.WriteFile(theirs+"/theirs", nil, 0o644))
+			must(t, os.Chmod(theirs, 0))
+		}
+	}
+	c, err := target.GC(context.Background(), GCOptions{Retention: Retention{Generations: -1, Unreadable: true}})
+	must(t, err)
+	if got, want := append(collected, c.Collected...), []int{1, 3}; !slices.Equal(got, want) {
+		t.Errorf("collected %v, kept %+v; want %v", got, c.Kept, want)
+	}
+	v, err := target.Verify(context.Background(), "")
+	must(t, err)
+	if len(v.Damage)+len(v.Extra) > 0 {
+		t.Errorf("verify found %+v", v)
+	}
+	if _, err = target.Forget(t.Context(), ForgetOptions{}); err == nil || !strings.Contains(err.Error(), "theirs") {
+		t.Errorf("forget: got %v, want a refusal that names what would go", err)
+	}
+	theirs := dir + "/.moult/generations/2/lib/shut"
+	must(t, os.Chmod(theirs, 0o700))
+	must(t, os.Remove(theirs+"/theirs"))
+	must(t, os.Chmod(theirs, 0))
+	_, err = target.Forget(t.Context(), ForgetOptions{})
+	must(t, err)
+	want(t, dir, tree{"lib/version": "5", "open/in/file": "x", ".moult": gone})
+	for name, mode := range map[string]os.FileMode{"shut": 0, "lib/shut": 0, "open": 0o555} {
+		st, err := os.Lstat(dir + "/" + name)
+		must(t, err)
+		if st.Mode() != os.ModeDir|mode {
+			t.Errorf("%s: mode %v, want %v", name, st.Mode(), mode)
+		}
+	}
+}
+
+// TestReuseReadOnlyDirs: the directories of a release may be closed to their own
+// owner's writing, who is not root. A generation of them can be collected, the
+// next can be made of it, and a stage of them can be removed.
+func TestReuseReadOnlyDirs(t *testing.T) {
+	base := asNobody(t)
 	target, err := Open(filepath.Join(base, "app"), crashOptions(base, quiet))
 	must(t, err)
 	defer target.Close()

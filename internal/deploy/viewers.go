@@ -165,7 +165,11 @@ func (s *state) refuseUsedStage(ctx context.Context) error {
 		if s.committed(n) {
 			continue
 		}
-		report, err := stale.Users(ctx, stale.Options{Proc: s.t.opts.Proc}, []stale.Tree{{Dir: s.abs(genDir(n))}})
+		inodes, err := s.inodes(ctx, n)
+		if err != nil {
+			return err
+		}
+		report, err := stale.Users(ctx, stale.Options{Proc: s.t.opts.Proc}, []stale.Tree{{Dir: s.abs(genDir(n)), Inodes: inodes}})
 		if err != nil {
 			return err
 		}
