@@ -158,7 +158,7 @@ func (p *plan) saveCache() {
 	}
 	for i, now := range p.looks() {
 		st := &p.steps[i]
-		if now.Ino == 0 || p.early != nil && !p.early[i].Settled(p.sealed) {
+		if now.Ino == 0 || p.early != nil && !(p.early[i].Settled(p.sealed) && p.s.watched.has(now)) {
 			continue
 		}
 		was, digest, ok := st.live, st.e.Digest, st.live.Ino != 0
@@ -181,61 +181,4 @@ func (p *plan) saveCache() {
 
 func (s *state) writeCache(c *release.Cache) {
 	_ = writeFile(s.t.fs, s.file("cache"), c.Encode(), false)
-}
-
-// restat stores a file that is known by was under the change time of now.
-func restat(c *release.Cache, path, key string, was release.Stat, d release.Digest) {
-	seen := release.Now()
-	var u unix.Stat_t
-	if unix.Lstat(path, &u) != nil {
-		return
-	}
-	now := statOf(&u)
-	if now.Dev == was.Dev && now.Ino == was.Ino && now.Size == was.Size && now.MTime == was.MTime {
-		c.Store(key, now, d, seen)
-	}
-}
-
-// refreshing does work that removes other names of live files, and keeps what
-// the cache knows about those.
-func (s *state) refreshing(work func() error) error {
-	live, err := s.live()
-	if err != nil || live == noGeneration || s.layout == Shared {
-		return work()
-	}
-	m, err := s.manifest(live)
-	if err != nil {
-		return err
-	}
-	before := s.loadCache()
-	var names map[string]uint64 // of files that are as we know them, right before the first is removed
-	s.beforeTake = func() {
-		names = map[string]uint64{}
-		for i := range m.Entries {
-			var u unix.Stat_t
-			path := m.Entries[i].Path
-			if m.Entries[i].Type != release.File || unix.Lstat(s.place(live, path), &u) != nil {
-				continue
-			}
-			if _, ok := before.lookup(path, statOf(&u)); ok {
-				names[path] = uint64(u.Nlink)
-			}
-		}
-	}
-	err = work()
-	if s.beforeTake = nil; names == nil {
-		return err // nothing was removed
-	}
-	fresh := release.NewCache()
-	for path, n := range names {
-		var u unix.Stat_t
-		was, digest, _ := before.cache.Known(path)
-		// What has got another change time and lost no name was written to by
-		// somebody, who may have put the modification time back.
-		if unix.Lstat(s.place(live, path), &u) == nil && (statOf(&u) == was || uint64(u.Nlink) < n) {
-			restat(fresh, s.place(live, path), path, was, digest)
-		}
-	}
-	s.writeCache(fresh)
-	return err
 }

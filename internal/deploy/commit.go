@@ -224,7 +224,12 @@ func (p *plan) run(ctx context.Context, commit bool) (Result, error) {
 	if err == nil {
 		p.opts.Retention.closed = p.closed
 		if s.layout == Owned {
-			s.beforeTake = func() { p.early = p.looks() }
+			s.beforeTake = func() {
+				p.early, s.watched = p.looks(), unwritten{}
+				for _, st := range p.early {
+					s.watched.add(st)
+				}
+			}
 		}
 		res.Collected, res.Warnings = s.collectAfter(ctx, p.opts.Retention, res.Warnings)
 		s.beforeTake = nil
@@ -233,6 +238,7 @@ func (p *plan) run(ctx context.Context, commit bool) (Result, error) {
 		}
 		res.Collected = append(p.reused, res.Collected...)
 		p.saveCache() // last: removing other names of a file moves its change time
+		s.watched = nil
 	}
 	return res, err
 }

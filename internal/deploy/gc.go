@@ -285,7 +285,7 @@ func (s *state) take(ctx context.Context, n int, inv *inventory, c *Collection) 
 // removeTrash removes a collected generation; recovery goes on where a crash
 // has stopped it.
 func (s *state) removeTrash(n int) error {
-	if err := removeTree(s.t, s.file(trashDir(n))); err != nil {
+	if err := removeTreeBy(s.t, s.file(trashDir(n)), s.removeWatched); err != nil {
 		return err
 	}
 	return s.t.fs.SyncDir(s.file("generations"))

@@ -307,7 +307,13 @@ func (b *stager) dropStage(cause error) error {
 // removeTree removes a directory of ours with all that is in it, or a file. A
 // name that is not there is fine.
 func removeTree(t *Target, name string) error {
-	err := t.fs.Remove(name)
+	return removeTreeBy(t, name, t.fs.Remove)
+}
+
+// removeTreeBy is removeTree, where remove removes what is not a directory with
+// something in it.
+func removeTreeBy(t *Target, name string, remove func(name string) error) error {
+	err := remove(name)
 	if err == nil || errors.Is(err, fs.ErrNotExist) {
 		return nil
 	}
@@ -326,7 +332,7 @@ func removeTree(t *Target, name string) error {
 		return err
 	}
 	for _, e := range entries {
-		if err := removeTree(t, name+"/"+e.Name()); err != nil {
+		if err := removeTreeBy(t, name+"/"+e.Name(), remove); err != nil {
 			return err
 		}
 	}

@@ -48,6 +48,7 @@ type state struct {
 
 	noted      []Record // go into the history with the next record
 	beforeTake func()   // if not nil, called once before a collection removes something
+	watched    unwritten
 }
 
 // Info is what a generation knows beside its manifest.
