@@ -103,6 +103,7 @@ func (t *tarReader) readConfig() ([]byte, error) {
 
 var (
 	errTruncatedTar = errors.New("the archive is truncated")
+	errMore         = errors.New("there is more after the end of the archive: another one, or something else")
 	errNoArchive    = errors.New("it is no release: neither a directory, nor a file of moult pack, nor a tar")
 )
 
@@ -156,20 +157,27 @@ func (t *tarReader) tarError(err error) error {
 
 // drain reads what follows the end of the archive, which tar(1) fills up to a
 // record with zeros, so that whoever writes it into a pipe ends well and the
-// checksum of the compression is looked at.
+// checksum of the compression is looked at. Anything else is refused: a second
+// archive behind the first would be left out without a word.
 func drain(in io.Reader) error {
 	const most = 64 << 20
-	n, err := io.CopyN(io.Discard, in, most)
-	if err == io.EOF {
-		return nil
+	buf := make([]byte, 64<<10)
+	for total := 0; total < most; {
+		n, err := in.Read(buf)
+		if !isZero(buf[:n]) {
+			return errMore
+		}
+		total += n
+		switch {
+		case err == io.EOF:
+			return nil
+		case errors.Is(err, io.ErrUnexpectedEOF):
+			return errTruncatedTar
+		case err != nil:
+			return err
+		}
 	}
-	if err == nil && n == most {
-		return errors.New("there is more after the end of the archive")
-	}
-	if errors.Is(err, io.ErrUnexpectedEOF) {
-		return errTruncatedTar
-	}
-	return err
+	return errMore
 }
 
 type countReader struct {
@@ -217,8 +225,11 @@ func (t *tarReader) member(ctx context.Context, hdr *tar.Header, tr *tar.Reader,
 	if err != nil {
 		return fmt.Errorf("%.200q: %w", hdr.Name, err)
 	}
-	if path == "." {
+	if path == "." && hdr.Typeflag == tar.TypeDir {
 		return nil // the directory that was packed
+	}
+	if path == "." {
+		return fmt.Errorf("%.200q: the top of a release is a directory", hdr.Name)
 	}
 	if path == configName {
 		return t.readsConfig(hdr, tr)

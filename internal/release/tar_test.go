@@ -220,6 +220,8 @@ func TestTarRefused(t *testing.T) {
 		{"through a link", []*tar.Header{other(tar.TypeSymlink, "a", "/etc"), reg("a/passwd", "")}, `"a/passwd": "a" is not a directory`},
 		{"through a later link", []*tar.Header{reg("a/passwd", ""), other(tar.TypeSymlink, "a", "/etc")}, `"a/passwd": "a" is not a directory`},
 		{"below a file", []*tar.Header{reg("a", ""), reg("a/b", "")}, `"a/b": "a" is not a directory`},
+		{"no name", []*tar.Header{reg("x", ""), reg("", "lost")}, `"": the top of a release is a directory`},
+		{"the top as a link", []*tar.Header{reg("x", ""), other(tar.TypeSymlink, "./", "/etc")}, `"./": the top of a release is a directory`},
 		{"twice", []*tar.Header{reg("a", "1"), reg("./a", "2")}, `"a" is there twice`},
 		{"a directory twice", []*tar.Header{reg("x", ""), other(tar.TypeDir, "a/", ""), other(tar.TypeDir, "a", "")}, `"a" is there twice`},
 		{"a FIFO", []*tar.Header{reg("x", ""), other(tar.TypeFifo, "p", "")}, `"p": a FIFO does not belong`},
