@@ -78,15 +78,19 @@ func (a *app) packToOutput(ctx context.Context, rel *release.Release, o release.
 }
 
 func (a *app) packToFile(ctx context.Context, rel *release.Release, source, out string, o release.PackOptions) error {
-	if err := outside(source, out); err != nil {
+	file, err := toReplace(out)
+	if err != nil {
 		return err
 	}
-	fsys, err := a.openDisk(filepath.Dir(out))
+	if err := outside(source, file); err != nil {
+		return err
+	}
+	fsys, err := a.openDisk(filepath.Dir(file))
 	if err != nil {
 		return err
 	}
 	defer closeDisk(fsys)
-	n, err := packTo(ctx, fsys, filepath.Base(out), rel, o)
+	n, err := packTo(ctx, fsys, filepath.Base(file), rel, o)
 	if err != nil {
 		return err
 	}
@@ -135,15 +139,38 @@ func umask() uint32 {
 	return uint32(mask)
 }
 
+// toReplace is the file that out means, behind a symbolic link as for any program
+// that writes. What is there must be a file: a new one takes its name, and that of
+// a device is not for us to take.
+func toReplace(out string) (string, error) {
+	st, err := os.Lstat(out)
+	if err != nil {
+		return out, nil // whether it can be made is found out
+	}
+	file := out
+	if st.Mode().Type() == os.ModeSymlink {
+		if file, err = filepath.EvalSymlinks(out); err == nil {
+			st, err = os.Lstat(file)
+		}
+		if err != nil {
+			return "", &usageError{message: out + " is a symbolic link that leads to no file", hint: "-o - writes to standard output"}
+		}
+	}
+	switch {
+	case st.IsDir():
+		return "", &usageError{message: out + " is a directory", hint: "-o wants the name of a file"}
+	case !st.Mode().IsRegular():
+		return "", &usageError{message: out + " is not a regular file", hint: "-o - writes to standard output"}
+	}
+	return file, nil
+}
+
 // outside refuses to make the packed file where it would be a part of the next
 // release itself.
 func outside(source, out string) error {
 	dir, err := filepath.EvalSymlinks(filepath.Dir(out))
 	if err != nil {
 		return err
-	}
-	if st, err := os.Stat(out); err == nil && st.IsDir() {
-		return &usageError{message: out + " is a directory", hint: "-o wants the name of a file"}
 	}
 	source, err = filepath.EvalSymlinks(source)
 	if err != nil {
