@@ -226,6 +226,9 @@ func (s *state) obstacle(inv *inventory, m entries) string {
 	if name, ok := inv.stranger(m); ok {
 		return "holds what no release has brought: " + name.Quoted()
 	}
+	if name, ok := s.leftBehind(inv, m); ok {
+		return "holds what was changed here, and the live release has no more: " + name.Quoted()
+	}
 	if why := s.fixedBooks(inv.name); why != "" {
 		return why
 	}

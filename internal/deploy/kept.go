@@ -75,3 +75,55 @@ func (s *state) keptShared(n int, m, old *release.Manifest, res *Result) (beside
 	}
 	return func(path string) bool { return planned[at(path)+newSuffix] }, nil
 }
+
+// warnOfLeftBehind names what the user has changed, of files that are theirs to
+// change, and the new release has no more: in an owned target that goes out of
+// sight with its generation.
+func (p *plan) warnOfLeftBehind() {
+	if p.s.layout != Owned || p.live == noGeneration {
+		return
+	}
+	for _, e := range p.removed {
+		if p.s.changedHere(p.s.file(genDir(p.live)), e) {
+			p.warn("%s was changed here, and this release has it no more: that version stays with generation %d, below %s", Path(e.Path).Quoted(), p.live, p.s.abs(genDir(p.live)))
+		}
+	}
+}
+
+// changedHere says that a generation's file which the user may change is not as
+// its release has brought it.
+func (s *state) changedHere(gen string, e *release.Entry) bool {
+	if !e.Keep || e.Type != release.File {
+		return false
+	}
+	now, err := find(s.t.abs(gen+"/"+e.Path), "", nil)
+	return err == nil && (now.Type != release.File || now.Digest != e.Digest)
+}
+
+// leftBehind is the first file of a generation, if any, that the user has changed
+// and that nobody has carried on: the live release has it no more, or does not say
+// any more that it may be changed.
+func (s *state) leftBehind(inv *inventory, m entries) (Path, bool) {
+	n, err := s.live()
+	if err != nil || n == noGeneration {
+		return "", false
+	}
+	live, err := s.manifest(n)
+	if err != nil {
+		return "", false
+	}
+	for i := range inv.items {
+		it := &inv.items[i]
+		if it.stays || it.isDir() {
+			continue
+		}
+		e := m.Find(it.path)
+		if e == nil || !e.Keep {
+			continue
+		}
+		if on := live.Find(it.path); (on == nil || !on.Keep) && s.changedHere(inv.name, e) {
+			return Path(it.path), true
+		}
+	}
+	return "", false
+}

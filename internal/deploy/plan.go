@@ -144,6 +144,7 @@ func (t *Target) makePlan(ctx context.Context, s *state, rel *release.Release, o
 		return nil, err
 	}
 	p.findRemoved()
+	p.warnOfLeftBehind()
 	p.warnOneTop()
 	p.warnOther()
 	return p, p.preflight(ctx)

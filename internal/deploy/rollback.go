@@ -225,6 +225,11 @@ func (s *state) carryKeeps(n int, m *release.Manifest, res *Result, dry bool) er
 			return err
 		}
 	}
+	for i := range live.Entries {
+		if e := &live.Entries[i]; m.Find(e.Path) == nil && s.changedHere(s.file(genDir(res.From)), e) {
+			res.Warnings = append(res.Warnings, fmt.Sprintf("%s was changed here, and generation %d has it not: that version stays with generation %d", Path(e.Path).Quoted(), n, res.From))
+		}
+	}
 	return nil
 }
 

@@ -4,6 +4,7 @@ import (
 	"context"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 )
@@ -110,5 +111,49 @@ func TestNewIsTaken(t *testing.T) {
 			t.Errorf("%s: got %d warnings %q, want 2", layout, len(res.Warnings), res.Warnings)
 		}
 		want(t, dir, tree{"etc/conf": "mine", "etc/conf.new": "new 2", long: "mine"})
+	}
+}
+
+// TestChangedLeftBehind: a file that the user has changed, as they may, and that
+// the next release has no more, is not lost: its generation is named, and kept.
+func TestChangedLeftBehind(t *testing.T) {
+	for _, how := range []string{"gone", "kept no longer"} {
+		t.Run(how, func(t *testing.T) {
+			target := reuseTarget(t)
+			keep := "[[file]]\nmatch = \"etc/*\"\nkeep = true\n"
+			files := tree{"etc/conf": "one", "etc/other": "one", "version": "1", "moult.toml": keep}
+			applyTo(t, target, files.write(t, t.TempDir()), few)
+			must(t, os.Remove(target.abs("etc/conf")))
+			must(t, os.WriteFile(target.abs("etc/conf"), []byte("mine"), 0o644))
+
+			without := tree{"etc/other": "one", "version": "2", "moult.toml": keep}
+			if how != "gone" {
+				without = tree{"etc/conf": "two", "etc/other": "one", "version": "2", "moult.toml": strings.Replace(keep, "etc/*", "etc/other", 1)}
+			}
+			res := applyTo(t, target, without.write(t, t.TempDir()), few)
+			if len(res.Warnings) != 1 || !strings.Contains(res.Warnings[0], "etc/conf was changed here") || !strings.Contains(res.Warnings[0], "generation 1") {
+				t.Errorf("warnings: %q, want one that says where it is", res.Warnings)
+			}
+			for _, version := range []string{"3", "4", "5"} {
+				without["version"] = version
+				if res := applyTo(t, target, without.write(t, t.TempDir()), few); slices.Contains(res.Collected, 1) {
+					t.Errorf("apply of %s collected %v, want 1 kept", version, res.Collected)
+				}
+			}
+			all := GCOptions{Retention: Retention{Generations: -1, Unreadable: true}}
+			c, err := target.GC(t.Context(), all)
+			must(t, err)
+			i := slices.IndexFunc(c.Kept, func(k Kept) bool { return k.Generation == 1 })
+			if i < 0 || !strings.Contains(c.Kept[i].Why, "etc/conf") {
+				t.Errorf("gc kept %+v, want 1, and why", c.Kept)
+			}
+			want(t, target.abs(".moult/generations/1"), tree{"etc/conf": "mine"})
+			must(t, os.Remove(target.abs(".moult/generations/1/etc/conf"))) // copied away
+			c, err = target.GC(t.Context(), all)
+			must(t, err)
+			if !slices.Contains(c.Collected, 1) {
+				t.Errorf("gc collected %v, kept %+v; want 1 gone", c.Collected, c.Kept)
+			}
+		})
 	}
 }
