@@ -325,5 +325,6 @@ func (s *state) setUp() error {
 func cleanName(name string) bool {
 	return name != "" && name[0] != '.' && len(name) <= 64 && filepath.Base(name) == name &&
 		strings.Trim(name, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789._+-") == "" &&
-		!slices.Contains([]string{"layout", "lock", "live", "generations", "objects", "journal", "cache", "pins.json", "history.jsonl"}, name)
+		!slices.Contains([]string{"layout", "lock", "live", "generations", "objects", "journal", "cache", "cache.source", "pins.json", "history.jsonl"}, name) &&
+		!strings.HasSuffix(name, ".new") // a book of ours that was cut short
 }
