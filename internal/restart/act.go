@@ -113,29 +113,38 @@ func (r *runner) bySignal(ctx context.Context, o *Outcome) {
 			before = found.Reexec
 		}
 	}
+	if ended, _ := hasEnded(pidfd); ended && before == nil {
+		o.State = Current // while it was looked at
+		return
+	}
 	if before == nil {
 		o.fail(Failed, fmt.Errorf("%s: it does not say any more that it can replace itself", o.Name))
 		return
 	}
-	if err := unix.PidfdSendSignal(pidfd, unix.Signal(o.Signal), nil, 0); err != nil {
+	over := r.self.newHandover(p.PID, *before)
+	err = unix.PidfdSendSignal(pidfd, unix.Signal(o.Signal), nil, 0)
+	if err != nil && !errors.Is(err, unix.ESRCH) { // gone: it has just handed over, or has not
 		o.fail(Failed, fmt.Errorf("%s: %w", o.Name, os.NewSyscallError("pidfd_send_signal", err)))
 		return
 	}
 	o.Acted = true
-	r.waitReplaced(ctx, o, pidfd, *before)
+	r.waitReplaced(ctx, o, pidfd, *before, over)
 }
 
 // waitReplaced waits until a process runs the new code and is ready, twice in a
 // row: the library goes back to the old code if the new does not get ready. It says so
 // in what it shows of itself, as it does if it does not even try the new code;
 // then nothing is left to wait for.
-func (r *runner) waitReplaced(ctx context.Context, o *Outcome, pidfd int, before stale.Reexec) {
+func (r *runner) waitReplaced(ctx context.Context, o *Outcome, pidfd int, before stale.Reexec, over handover) {
 	var last stale.Reexec
 	var mute time.Time // since when the new code says nothing
 	pause := 10 * time.Millisecond
 	for fresh := 0; fresh < 2; pause = min(2*pause, 200*time.Millisecond) {
 		ended, err := hasEnded(pidfd)
 		if ended {
+			if o.MainPID = over.heir(); o.MainPID != 0 {
+				break
+			}
 			o.fail(Failed, fmt.Errorf("%s: it ended instead of replacing itself", o.Name))
 			return
 		}

@@ -1,9 +1,14 @@
 package restart
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
 	"time"
 )
 
@@ -104,7 +109,7 @@ func (m *manager) waitUp(ctx context.Context, name string) (unit, error) {
 		}
 		last = u
 		switch {
-		case u.active == "active" && !u.job:
+		case u.active == "active" && !u.job && !isForking(u.mainPID):
 			return u, nil
 		case u.active == "inactive" && u.kind == "oneshot" && u.result == "success":
 			return u, nil
@@ -115,6 +120,22 @@ func (m *manager) waitUp(ctx context.Context, name string) (unit, error) {
 			return u, notInTime(u)
 		}
 	}
+}
+
+// isForking says that a process is still one of systemd's own, about to execute
+// what the unit says: a unit of type simple is active as soon as it is there
+// (systemd.service(5)). Until then its name stands in parentheses.
+func isForking(pid int) bool {
+	if pid <= 0 {
+		return false
+	}
+	dir := "/proc/" + strconv.Itoa(pid)
+	comm, err := os.ReadFile(dir + "/comm")
+	if err != nil || !bytes.HasPrefix(comm, []byte("(")) {
+		return false
+	}
+	exe, err := os.Readlink(dir + "/exe")
+	return err == nil && strings.HasPrefix(filepath.Base(exe), "systemd")
 }
 
 func notInTime(u unit) error {
