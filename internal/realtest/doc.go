@@ -1,6 +1,6 @@
 // Package realtest tests the real program with real input: PostgreSQL, trees of
-// thousands of ELF files, thousands of launches a second, processes in every
-// kind of corner.
+// thousands of ELF files, thousands of launches a second, a systemd that is booted,
+// processes in every kind of corner.
 //
 // There are only tests in this room. They build moult once and drive it as a
 // user does, by its command line. What the command line has no word for, such
