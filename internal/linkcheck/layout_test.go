@@ -143,6 +143,12 @@ func layout(r *rand.Rand, dir string) (program, libraryPath string, err error) {
 				continue
 			}
 			os.Remove(p)
+			if odd := r.IntN(60); i > 0 && odd < 3 {
+				if err := oddEntry(p, odd); err != nil {
+					return "", "", err
+				}
+				continue
+			}
 			if len(written) > 0 && i > 0 && r.IntN(8) == 0 { // the same file by another name
 				if err := os.Symlink(written[r.IntN(len(written))], p); err != nil {
 					return "", "", err
@@ -152,9 +158,7 @@ func layout(r *rand.Rand, dir string) (program, libraryPath string, err error) {
 			if err := os.WriteFile(p, l.bytes(), 0o755); err != nil {
 				return "", "", err
 			}
-			if i > 0 { // the loader does not know its program by inode
-				written = append(written, p)
-			}
+			written = append(written, p)
 			if program == "" {
 				program = p
 			}
@@ -171,6 +175,18 @@ func layout(r *rand.Rand, dir string) (program, libraryPath string, err error) {
 		libraryPath = strings.Join(all, ":")
 	}
 	return program, libraryPath, nil
+}
+
+// oddEntry makes a name that is there and cannot be loaded.
+func oddEntry(p string, kind int) error {
+	switch kind {
+	case 0:
+		return os.Mkdir(p, 0o755)
+	case 1:
+		return os.Symlink(p, p)
+	default:
+		return os.Symlink("/dev/null/x", p)
+	}
 }
 
 // TestLayouts holds where we look for libraries against where the loader does.

@@ -1,9 +1,8 @@
 package linkcheck
 
 import (
-	"errors"
-	"io/fs"
 	"path"
+	"slices"
 	"strings"
 )
 
@@ -30,11 +29,12 @@ type found struct {
 	o    *object
 	path string
 	bad  error // it is there, and the loader stops at it
+	err  error // why it could not be opened
 }
 
 // directories is the order in which the loader looks for a name without a
-// slash, as one list. The name of the place where the cache is consulted is
-// cachePlace.
+// slash, as one list; listEnd stands between its parts. The name of the place
+// where the cache is consulted is cachePlace.
 func (s *loadSet) directories(loader *loaded) []string {
 	if s.sys.musl {
 		return s.muslDirectories(loader)
@@ -43,17 +43,18 @@ func (s *loadSet) directories(loader *loaded) []string {
 	if loader == nil || !loader.o.image.hasRunpath {
 		main := false
 		for l := loader; l != nil; l = l.loader {
-			dirs = append(dirs, s.runPath(l, l.rpath())...)
+			dirs = append(append(dirs, s.runPath(l, l.rpath())...), listEnd)
 			main = main || l == s.main
 		}
 		if !main {
-			dirs = append(dirs, s.runPath(s.main, s.main.rpath())...)
+			dirs = append(append(dirs, s.runPath(s.main, s.main.rpath())...), listEnd)
 		}
 	}
 	if !s.main.o.secure {
 		for _, d := range s.c.o.LibraryPath {
 			dirs = s.appendDir(dirs, d, s.main)
 		}
+		dirs = append(dirs, listEnd)
 	}
 	noDefaults := s.main.o.image.flags1&flagNoDefaults != 0
 	if loader != nil {
@@ -63,11 +64,12 @@ func (s *loadSet) directories(loader *loaded) []string {
 	if noDefaults {
 		return append(dirs, cacheWithoutDefaults)
 	}
-	dirs = append(dirs, cachePlace)
+	dirs = append(dirs, listEnd, cachePlace)
 	return append(dirs, s.sys.defaults...)
 }
 
 const (
+	listEnd              = ""
 	cachePlace           = "ld.so.cache"
 	cacheWithoutDefaults = "ld.so.cache, but for the default directories"
 	flagNoDefaults       = 0x800 // DF_1_NODEFLIB
@@ -221,7 +223,7 @@ func (s *loadSet) search(name string, loader *loaded) (f found, searched []strin
 	if plain && f.o != nil {
 		s.c.plain[plainKey{s.sys, name}] = f
 	}
-	return f, dirs
+	return f, slices.DeleteFunc(dirs, func(d string) bool { return d == listEnd })
 }
 
 type plainKey struct {
@@ -245,103 +247,3 @@ func (s *loadSet) plain(loader *loaded) bool {
 func (o *object) isPlain() bool {
 	return o.image.rpath == "" && o.image.runpath == "" && o.image.flags1&flagNoDefaults == 0
 }
-
-func (s *loadSet) searchIn(name string, dirs []string) found {
-	for _, d := range dirs {
-		switch d {
-		case cachePlace, cacheWithoutDefaults:
-			p, ok := s.cached(name)
-			if !ok || d == cacheWithoutDefaults && s.isDefault(path.Dir(p)) {
-				continue
-			}
-			if f, ok := s.try(p); ok {
-				return f
-			}
-		default:
-			if f, ok := s.tryDir(d, name); ok {
-				return f
-			}
-		}
-	}
-	return found{}
-}
-
-// cached asks the cache, or what ldconfig will put there for the overlay.
-func (s *loadSet) cached(name string) (string, bool) {
-	if s.sys.cache != nil {
-		hwcaps := s.c.hwcaps(s.sys.machine)
-		if p, ok := s.sys.cache.lookup(name, s.sys.cacheFlags, hwcaps); ok {
-			if at := s.c.tree.find(p); at.err == nil {
-				return p, true
-			}
-		}
-	}
-	p, ok := s.sys.laid[name]
-	return p, ok
-}
-
-// tryDir tries a directory, its subdirectories for kinds of processors first.
-func (s *loadSet) tryDir(dir, name string) (found, bool) {
-	if !s.sys.musl {
-		for _, sub := range s.c.subdirs(s.sys, dir) {
-			if f, ok := s.try(sub + "/" + name); ok {
-				return f, true
-			}
-		}
-	}
-	return s.try(dir + "/" + name)
-}
-
-// try says whether the loader takes this file, or stops at it. One of another
-// class or machine is passed over, as one that is not there.
-func (s *loadSet) try(p string) (found, bool) {
-	s.probes++
-	s.c.probes++
-	if s.tooMuch() {
-		return found{}, false
-	}
-	o, err := s.c.objects.open(p)
-	if err != nil {
-		if errors.Is(err, fs.ErrPermission) {
-			s.unread = err
-		}
-		return found{}, false
-	}
-	if o.bad != nil && (o.image.machine == 0 || o.image.kind == NotELF) {
-		return found{path: p, bad: o.bad}, true
-	}
-	if o.image.kind != NotELF && o.image.wide == s.sys.wide && o.image.big != s.sys.big {
-		return found{path: p, bad: errByteOrder}, true
-	}
-	if o.image.kind != NotELF && o.image.wide == s.sys.wide && o.image.ident != "" && !s.sys.musl {
-		return found{path: p, bad: &FormatError{o.image.ident}}, true
-	}
-	if o.image.wide != s.sys.wide || o.image.machine != s.sys.machine {
-		if s.sys.musl { // it does not look, and takes the file for one of its own
-			return found{path: p, bad: errMachine}, true
-		}
-		return found{}, false
-	}
-	switch {
-	case o.bad != nil:
-		return found{path: p, bad: o.bad, o: o}, true
-	case o.image.kind == Other:
-		return found{path: p, bad: errNotLoadable, o: o}, true
-	}
-	return found{o: o, path: p}, true
-}
-
-var errMachine = &FormatError{"for another machine"}
-var errByteOrder = &FormatError{"the other byte order"}
-var errNotLoadable = &FormatError{"neither a program nor a shared library"}
-
-// tooMuch says that no more is looked for: in this program, or in all together.
-func (s *loadSet) tooMuch() bool { return s.probes > maxProbes || s.c.probes > s.c.mostProbes }
-
-// maxProbes is how many files are tried for one program: some hundreds are
-// usual, and a hostile file can ask for any number.
-const maxProbes = 200_000
-
-// probesEach is how many files are tried for each of the files that are checked,
-// on average, beside twenty times maxProbes for all.
-const probesEach = 5000

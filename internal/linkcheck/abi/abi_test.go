@@ -125,8 +125,8 @@ func TestCompare(t *testing.T) {
 			want: "struct bits: ",
 		},
 		"an array's length": {
-			was: "extern int table[4];", wasSource: "int table[4] = { 1 };", is: "extern int table[8];", isSource: "int table[8] = { 1 };",
-			want: "sure the object: was an array of 4, is one of 8",
+			was: "extern int table[8];", wasSource: "int table[8] = { 1 };", is: "extern int table[4];", isSource: "int table[4] = { 1 };",
+			want: "sure the object: was an array of 8, is one of 4",
 		},
 		"an enumeration's values": {
 			was: "enum color { RED, GREEN };", wasSource: "int f(enum color c) { return c; }", is: "enum color { WHITE, RED, GREEN };",

@@ -55,7 +55,7 @@ func (c *comparer) thing(name string, was, is *thing) {
 		return // the symbol check tells
 	}
 	if !was.isFunction {
-		c.types("the object", was.result, is.result, 0, false)
+		c.object(was.result, is.result)
 		return
 	}
 	c.signature("", was, is, 0)

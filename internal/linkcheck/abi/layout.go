@@ -8,19 +8,20 @@ import (
 
 // typ is one type, as far as a caller depends on it.
 type typ struct {
-	tag      dwarf.Tag
-	name     string
-	size     int64 // bytes; -1 is not known
-	encoding int64 // of a basic type
-	elem     dwarf.Offset
-	count    int64 // of an array's elements; -1 is not known
-	declared bool  // and not defined
-	unknown  bool  // not even what kind of type it is
-	private  bool  // defined in a source file
-	fields   []field
-	values   map[string]int64 // of an enumeration
-	virtual  map[int64]string // of a class: by slot
-	function *thing
+	tag        dwarf.Tag
+	name       string
+	size       int64 // bytes; -1 is not known
+	encoding   int64 // of a basic type
+	elem       dwarf.Offset
+	count      int64 // of an array's elements; -1 is not known
+	dimensions int   // of an array
+	declared   bool  // and not defined
+	unknown    bool  // not even what kind of type it is
+	private    bool  // defined in a source file
+	fields     []field
+	values     map[string]int64 // of an enumeration
+	virtual    map[int64]string // of a class: by slot
+	function   *thing
 }
 
 // field is a member, or what a class is derived from.
@@ -88,6 +89,7 @@ func (v *version) members(e *dwarf.Entry, t *typ) error {
 			}
 		case dwarf.TagSubrangeType:
 			n := int64(-1)
+			t.dimensions++
 			if count, ok := m.Val(dwarf.AttrCount).(int64); ok {
 				n = count
 			} else if upper, ok := m.Val(dwarf.AttrUpperBound).(int64); ok {
