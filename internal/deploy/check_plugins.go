@@ -69,18 +69,23 @@ func (l *Laid) checkNamed(ctx context.Context, o CheckOptions, lo linkcheck.Opti
 	return errors.Join(errs...)
 }
 
-// learn finds in the lists of processes' loaders what the programs that are
-// judged have loaded beside what they need: each is a plugin. A process of an
-// older generation counts for the same program of the live one; so do its
-// plugins.
+// learn asks all processes for plugins.
 func (l *Laid) learn(ctx context.Context, proc string) map[string][]string {
-	judged := make(map[string]bool, len(l.paths))
-	for _, p := range l.paths {
-		judged[p] = true
-	}
 	processes, err := stale.Loaded(ctx, stale.Options{Proc: proc})
 	if err != nil {
 		return nil
+	}
+	return l.loadedByName(processes)
+}
+
+// loadedByName finds in the lists of processes' loaders what the programs that
+// are judged have loaded beside what they need: each is a plugin. A process of an
+// older generation counts for the same program of the live one; so do its
+// plugins.
+func (l *Laid) loadedByName(processes []stale.Loads) map[string][]string {
+	judged := make(map[string]bool, len(l.paths))
+	for _, p := range l.paths {
+		judged[p] = true
 	}
 	found := map[string][]string{}
 	static := map[string]map[string]bool{} // of each program: the names that it needs, directly or not

@@ -309,7 +309,7 @@ func dependants(all []loadable, names map[string]bool) (out []*loadable) {
 // judge looks at the files as they will be, and where something breaks also as
 // they are: what was broken before is not the release's doing.
 func (c *linkCheck) judge(ctx context.Context, paths []string) (added []linkcheck.Finding, before int, err error) {
-	o := linkcheck.Options{Overlay: c.overlay, Links: c.links, Plugins: c.plugins(paths)}
+	o := linkcheck.Options{Overlay: c.overlay, Links: c.links, Plugins: c.plugins(ctx, paths)}
 	after, err := linkcheck.Check(ctx, paths, o)
 	if err != nil {
 		return nil, 0, err
@@ -335,22 +335,6 @@ func (c *linkCheck) judge(ctx context.Context, paths []string) (added []linkchec
 		}
 	}
 	return added, after.Count(linkcheck.Break) - len(added), nil
-}
-
-// plugins are those that the release declares, of which either side is judged.
-func (c *linkCheck) plugins(paths []string) map[string][]string {
-	found := map[string][]string{}
-	for plugin, hosts := range c.p.m.PluginHosts() {
-		plugin = c.base + "/" + plugin
-		_, changed := slices.BinarySearch(paths, plugin)
-		for _, h := range hosts {
-			h = c.base + "/" + h
-			if _, ok := slices.BinarySearch(paths, h); ok || changed {
-				found[plugin] = append(found[plugin], h)
-			}
-		}
-	}
-	return found
 }
 
 // maxLinkProblems is how many are told; a library that is gone breaks all that
