@@ -129,11 +129,36 @@ func (l *Laid) take(r *LinkReport, before, after *linkcheck.Report, outside bool
 	if before != nil {
 		was = wasBefore(before, after)
 	}
-	for i := range after.Findings {
-		if !outside || !was[i] {
-			r.Findings = append(r.Findings, l.finding(&after.Findings[i], outside, was[i]))
+	known := map[shownKey]int{}
+	if outside {
+		for i := range r.Findings {
+			known[r.Findings[i].key()] = i
 		}
 	}
+	for i := range after.Findings {
+		if outside && was[i] {
+			continue
+		}
+		f := l.finding(&after.Findings[i], outside, was[i])
+		k, ok := known[f.key()]
+		switch {
+		case !ok:
+			r.Findings = append(r.Findings, f)
+		case r.Findings[k].Severity != linkcheck.Break || r.Findings[k].Before:
+			f.Outside = false // a file that was checked, by itself; here it is in a program
+			r.Findings[k] = f
+		}
+	}
+}
+
+// shownKey is what a finding says, without how bad it is and for whom.
+type shownKey struct {
+	kind                         linkcheck.Problem
+	path, needs, symbol, version Path
+}
+
+func (f *LinkFinding) key() shownKey {
+	return shownKey{f.Kind, f.Path, f.Needs, f.Symbol, f.Version}
 }
 
 func (l *Laid) finding(f *linkcheck.Finding, outside, before bool) LinkFinding {

@@ -35,3 +35,20 @@ func TestCheckBeside(t *testing.T) {
 		})
 	}
 }
+
+// What a library lacks by itself is told once: with the programs in which it is
+// known to be lacking.
+func TestCheckBesideOnce(t *testing.T) {
+	dir, next := t.TempDir(), t.TempDir()
+	cc(t, dir, "libx.so.1", "int f(void) { return 1; }", "-shared", "-fPIC", "-Wl,-soname,libx.so.1")
+	cc(t, dir, "app", "int f(void); int main(void) { return f(); }", dir+"/libx.so.1", "-Wl,-rpath,$ORIGIN")
+	cc(t, next, "libx.so.1", "int gone(void); int f(void) { return gone(); }", "-shared", "-fPIC", "-Wl,-soname,libx.so.1")
+	o := CheckOptions{Outside: true, StateDir: t.TempDir()}
+	l, err := LayFiles([]string{next + "/libx.so.1"}, []string{dir + "/libx.so.1"}, o)
+	must(t, err)
+	r, err := l.Judge(t.Context(), o)
+	must(t, err)
+	if len(r.Findings) != 1 || r.Broken() != 1 || len(r.Findings[0].Programs) != 1 || r.Findings[0].Outside {
+		t.Errorf("got %+v, want the symbol alone, broken in the program", r.Findings)
+	}
+}
