@@ -108,7 +108,7 @@ func diagnose(err error) diagnosis {
 	case errors.As(err, &ask):
 		d.Hint = "--yes does all that was shown; --deny leaves out what it matches"
 	case errors.As(err, &operand) && errors.Is(err, fs.ErrNotExist):
-		d.Hint = "want a TARGET, which moult targets lists, or a FILE that is there; none is all of this host"
+		d.Hint = "want a TARGET, which moult targets lists, or a FILE that is there; without either it is about all of this host"
 	case errors.Is(err, deploy.ErrBusy):
 		d.Status, d.Hint = statusBusy, "--wait 30s waits for it"
 	case errors.Is(err, deploy.ErrInstallPartly):

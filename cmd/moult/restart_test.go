@@ -301,7 +301,7 @@ func TestRestart(t *testing.T) {
 		out, _ = s.moult(0, "restart", "--dry-run", "--json", s.target)
 		mentions(t, out, `"schema": 1`, `"dry_run": true`, `"method": "unit"`, `"foreign": false`)
 		out, errs := s.moult(3, "restart", "--deny", "app.*", s.target)
-		mentions(t, out, "nothing to restart", "left alone:", "server (", "it is denied (app.*)", "1 process is still stale")
+		mentions(t, out, "nothing that moult can restart", "left alone:", "server (", "it is denied (app.*)", "1 process is still stale")
 		mentions(t, errs, "moult: restart: stale processes remain: 1\nmoult: hint: ")
 		s.runsVersion("1")
 		s.Change("app.service", func(u *restarttest.Unit) { u.Denied = true })

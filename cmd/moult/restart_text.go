@@ -15,7 +15,7 @@ import (
 
 func writeRestartPlan(w io.Writer, p *restart.Plan) {
 	if len(p.Steps) == 0 {
-		fmt.Fprintf(w, "%snothing to restart\n", ofTarget(p.Target))
+		fmt.Fprintf(w, "%s%s\n", ofTarget(p.Target), nothingText(p.Left))
 	} else {
 		fmt.Fprintf(w, "%s%s planned\n", ofTarget(p.Target), plural(len(p.Steps), "restart", "restarts"))
 		table(w, func(row func(...any)) {
@@ -26,6 +26,14 @@ func writeRestartPlan(w io.Writer, p *restart.Plan) {
 	}
 	writeLeft(w, p.Left)
 	writeBlind(w, p.Blind, p.Hidden)
+}
+
+// nothingText says that there is nothing to do, and whether that is good.
+func nothingText(left []restart.Left) string {
+	if len(left) > 0 {
+		return "nothing that moult can restart"
+	}
+	return "nothing to restart"
 }
 
 // ofTarget begins a line about a target, or about all.
@@ -137,7 +145,7 @@ func writeRestarts(w io.Writer, r *restart.Result) {
 	case r.HealthOnly:
 		fmt.Fprintf(w, "%sasked without a restart\n", ofTarget(r.Target))
 	case len(r.Steps) == 0:
-		fmt.Fprintf(w, "%snothing to restart\n", ofTarget(r.Target))
+		fmt.Fprintf(w, "%s%s\n", ofTarget(r.Target), nothingText(r.Left))
 	case done == len(r.Steps):
 		fmt.Fprintf(w, "%s%s done\n", ofTarget(r.Target), plural(done, "restart", "restarts"))
 	default:
