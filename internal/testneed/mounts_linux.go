@@ -21,6 +21,12 @@ func ownMounts() {
 	if os.Geteuid() != 0 || os.Getenv(withOwnMounts) != "" {
 		return
 	}
+	// By its path: /proc/self/exe leads to where the file is mounted for who runs the
+	// tests, which in a chroot(2) is a path that is not there.
+	path, err := os.Executable()
+	if err != nil {
+		return
+	}
 	// The namespace is that of the thread until it executes something.
 	runtime.LockOSThread()
 	if unix.Unshare(unix.CLONE_NEWNS) != nil {
@@ -32,6 +38,6 @@ func ownMounts() {
 	signal.Notify(make(chan os.Signal, 1), unix.SIGINT, unix.SIGQUIT, unix.SIGHUP, unix.SIGTERM)
 	_ = unix.Mount("", "/", "", unix.MS_REC|unix.MS_PRIVATE, "") // who may not do this has to do without
 	os.Setenv(withOwnMounts, "1")
-	err := syscall.Exec("/proc/self/exe", os.Args, os.Environ())
+	err = syscall.Exec(path, os.Args, os.Environ())
 	panic(fmt.Sprintf("execute the tests in a mount namespace: %v", err))
 }
