@@ -40,7 +40,7 @@ func (t *Target) Recover(ctx context.Context) ([]Recovered, error) {
 	var errs []error
 	for _, s := range states {
 		r, err := s.recoverLocked()
-		if r != nil {
+		if err == nil || r.Finished != "" || r.Discarded > 0 { // else nothing was recovered
 			all = append(all, *r)
 		}
 		if err != nil {
@@ -180,8 +180,10 @@ func (s *state) sweep(r *Recovered) error {
 		return err
 	}
 	for _, name := range []string{sourceCache + ".new", layoutFile + ".new"} {
-		if err := s.t.fs.Remove(name); err != nil && !errors.Is(err, fs.ErrNotExist) {
-			return err
+		if exists(s.t.abs(name)) { // where all is read-only, not even what is missing can be removed
+			if err := s.t.fs.Remove(name); err != nil && !errors.Is(err, fs.ErrNotExist) {
+				return err
+			}
 		}
 	}
 	for _, name := range []string{"live.new", "journal.new", "cache.new", "cache.source.new", "pins.json.new", "deferred.json.new", "made.json.new"} {
