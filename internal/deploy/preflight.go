@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	"golang.org/x/sys/unix"
@@ -178,19 +179,6 @@ func (p *plan) absorb(err error) error {
 	return err
 }
 
-// checkMounts refuses to switch a tree of which a part is a mount: it would
-// stay behind.
-func (s *state) checkMounts() error {
-	if s.layout != Owned || !exists(s.t.abs(dotMoult)) {
-		return nil
-	}
-	mounts, err := hostfacts.MountsBelow(s.t.abs(dotMoult))
-	if err != nil || len(mounts) == 0 {
-		return err
-	}
-	return refuse("", fmt.Sprintf("%s is mounted below a generation", mounts[0].Point), "unmount it; a mount belongs beside what moult owns")
-}
-
 // checkPlaces is for what stands in the way at the places where a shared target
 // gets its files.
 func (p *plan) checkPlaces() error {
@@ -214,6 +202,7 @@ func (p *plan) checkPlaces() error {
 			p.problem(e.Path, why, "chattr -ia "+p.s.t.abs(e.Path))
 		}
 	}
+	p.problems = append(p.problems, p.s.t.hiddenProblems(mounts, slices.Values(p.removed))...)
 	return nil
 }
 

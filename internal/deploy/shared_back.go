@@ -19,6 +19,9 @@ func (s *state) readyShared(ctx context.Context, n int, res *Result, how *commit
 	if err != nil {
 		return err
 	}
+	if err := s.checkHidden(b.liveM, b.m); err != nil {
+		return err
+	}
 	for _, path := range sortedKeys(b.found) {
 		b.problems = append(b.problems, fixedProblems(s.t.abs(string(b.found[path].Keep)))...) // it could not get its name back
 	}

@@ -223,3 +223,26 @@ func attributedDir(t testing.TB) string {
 	must(t, os.Chmod(filepath.Dir(dir), 0o755))
 	return dir
 }
+
+// TestHidden: what a mount hides is not taken for gone, and forgotten.
+func TestHidden(t *testing.T) {
+	testneed.Root(t)
+	h := newHost(t)
+	files{"one/data/d": "d", "one/tool": "1", "two/tool": "2", "app/theirs": ""}.write(h, h.dir)
+	h.ok("apply", "--layout", "shared", "--name", "x", "one", "app")
+	must(t, unix.Mount("none", h.path("app/data"), "tmpfs", 0, ""))
+	t.Cleanup(func() { unix.Unmount(h.path("app/data"), 0) })
+	for _, args := range [][]string{{"rollback", "app", "0"}, {"apply", "--name", "x", "two", "app"}} {
+		got := h.status(1, args...)
+		if !strings.Contains(got.stderr, "data/d: is hidden by another mount") {
+			t.Errorf("%v, want it to say what is hidden", got)
+		}
+	}
+	must(t, unix.Unmount(h.path("app/data"), 0))
+	h.ok("rollback", "app", "0")
+	for _, name := range []string{"app/data", "app/tool"} {
+		if _, err := os.Lstat(h.path(name)); err == nil {
+			t.Errorf("%s is still there", name)
+		}
+	}
+}
