@@ -99,7 +99,7 @@ func TestWriteWhileNameGoes(t *testing.T) {
 			must(t, unix.UtimesNanoAt(unix.AT_FDCWD, path, []unix.Timespec{was.Atim, was.Mtim}, 0))
 			return err
 		}},
-		"opens": {write: func(path string, f *os.File) error {
+		"opens": {write: func(path string, _ *os.File) error {
 			// It would wait until the name is gone, and so would this test.
 			f, err := writer(path, unix.O_NONBLOCK)
 			if err == nil {
