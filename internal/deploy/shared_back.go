@@ -335,7 +335,7 @@ func (s *state) stageBack(ops []op) error {
 	}
 	for _, o := range staged {
 		if err := s.layBack(o, string(from[o.Temp])); err != nil {
-			return err
+			return forPath(o.Path, err)
 		}
 	}
 	return s.t.fs.SyncFS()
