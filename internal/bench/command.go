@@ -73,10 +73,14 @@ func (b *bench) run(ctx context.Context, commands ...[]string) (usage, error) {
 	return all, nil
 }
 
-// becomeSmall gives what is free back to the kernel and has it forget the peak
-// (proc_pid_clear_refs(5)).
+// becomeSmall gives what is free back to the kernel, if that is worth the page
+// faults that follow, and has it forget the peak (proc_pid_clear_refs(5)).
 func becomeSmall() {
-	debug.FreeOSMemory()
+	var m runtime.MemStats
+	runtime.ReadMemStats(&m)
+	if m.HeapSys-m.HeapReleased > 8<<20 {
+		debug.FreeOSMemory()
+	}
 	os.WriteFile("/proc/self/clear_refs", []byte("5"), 0) // it only makes figures better
 }
 
