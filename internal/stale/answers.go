@@ -57,15 +57,5 @@ func parseMount(line []byte) (dev uint64, kind []byte) {
 		return 0, nil
 	}
 	kind, _, _ = bytes.Cut(tail, []byte(" "))
-	return parseDecimalDev(f[2]), kind
-}
-
-func parseDecimalDev(b []byte) uint64 {
-	major, minor, _ := bytes.Cut(b, []byte{':'})
-	a, _, ok1 := number(major, 10)
-	i, _, ok2 := number(minor, 10)
-	if !ok1 || !ok2 || a > 1<<32-1 || i > 1<<32-1 {
-		return 0
-	}
-	return unix.Mkdev(uint32(a), uint32(i))
+	return parseDev(f[2], 10), kind
 }

@@ -148,16 +148,17 @@ func (x *areas) lines(each func(line []byte) bool) error {
 // area is the same without references to the line.
 func (m mapping) area() area {
 	return area{
-		start: m.start, end: m.end, offset: m.offset, dev: parseDev(m.dev), ino: m.ino, text: string(m.path),
+		start: m.start, end: m.end, offset: m.offset, dev: parseDev(m.dev, 16), ino: m.ino, text: string(m.path),
 		writable: m.perms[1] == 'w', code: m.perms[2] == 'x',
 	}
 }
 
-// parseDev reads "fe:01", the device as maps prints it.
-func parseDev(b []byte) uint64 {
+// parseDev reads a device as it is printed: by maps with base 16, "fe:01", by
+// mountinfo with base 10, "254:1". What is none is 0.
+func parseDev(b []byte, base uint64) uint64 {
 	major, minor, _ := bytes.Cut(b, []byte{':'})
-	a, _, ok1 := number(major, 16)
-	i, _, ok2 := number(minor, 16)
+	a, _, ok1 := number(major, base)
+	i, _, ok2 := number(minor, base)
 	if !ok1 || !ok2 || a > 1<<32-1 || i > 1<<32-1 {
 		return 0
 	}
