@@ -150,8 +150,11 @@ func resolve(path string) (string, error) {
 	if err == nil {
 		return real, nil
 	}
-	if _, err := os.Lstat(abs); err == nil {
-		return "", refuse("", abs+" is a symbolic link to nowhere", "")
+	if st, err := os.Lstat(abs); err == nil {
+		if st.Mode().Type() == fs.ModeSymlink {
+			return "", refuse("", abs+" is a symbolic link to nowhere", "")
+		}
+		return filepath.EvalSymlinks(abs) // somebody has just made it
 	}
 	dir, err := filepath.EvalSymlinks(filepath.Dir(abs))
 	if err != nil {
